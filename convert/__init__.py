@@ -1,0 +1,1 @@
+"""One-time work: fetch, repair and convert weights into ONNX files with cards."""

@@ -1,0 +1,1 @@
+"""Embeddings to identities: galleries in PKL files and in PostgreSQL/pgvector."""

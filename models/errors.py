@@ -1,0 +1,13 @@
+"""Errors about model files."""
+
+
+class ModelError(Exception):
+    """A model file cannot be used; the message says which, why, and what to do."""
+
+
+class CardError(ModelError):
+    """A model card is missing or wrong."""
+
+
+class CatalogError(ModelError):
+    """The catalog does not list what was asked for, or a listed file cannot be had."""

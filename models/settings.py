@@ -1,0 +1,47 @@
+"""The one configuration object, read at the edges (server and command lines) and handed down as plain values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Mode = Literal["pkl_only", "pgvector_only", "dual"]
+ExecutionProvider = Literal["auto", "cpu", "cuda", "openvino"]
+
+
+class Settings(BaseSettings):
+    """Environment variables of the same names in capitals, then ``.env``, then these defaults."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore")
+
+    data_dir: Path = Field(Path("data"), description="galleries, embedded PostgreSQL, journals")
+    models_dir: Path | None = Field(None, description="model files; default: DATA_DIR/models")
+    database_url: str = Field("", description="PostgreSQL with pgvector; empty: the embedded server under DATA_DIR")
+    detector: str = Field("retinaface", description="catalog name, card'ed .onnx path, or InsightFace pack folder")
+    embedder: str = Field("sface", description="catalog name, card'ed .onnx path, or InsightFace pack folder")
+    execution_provider: ExecutionProvider = Field("auto", description="auto, cpu, cuda or openvino")
+    vector_db_enabled: bool = Field(True, description="false: every domain answers from PKL only")
+    vector_db_dual_mode: bool = Field(True, description="true: search PKL and pgvector and compare")
+    vector_db_use_pgvector_only: bool = Field(False, description="true: answer from pgvector only")
+    match_threshold: float | None = Field(None, ge=0, le=2, description="cosine distance; default: the card's")
+    top_k: int = Field(10, ge=1, le=1000, description="how many nearest faces an answer lists")
+    pgvector_timeout: float = Field(10.0, gt=0, description="seconds")
+    api_tokens: SecretStr = Field(SecretStr(""), description="comma-separated tokens; empty: no token is asked for")
+    default_domain: str = Field("demo", description="domain of requests that name none")
+
+    @property
+    def models_path(self) -> Path:
+        """Folder that holds the model files."""
+        return self.models_dir if self.models_dir is not None else self.data_dir / "models"
+
+    @property
+    def default_mode(self) -> Mode:
+        """Mode of a domain for which none was set."""
+        if not self.vector_db_enabled:
+            return "pkl_only"
+        if self.vector_db_use_pgvector_only:
+            return "pgvector_only"
+        return "dual" if self.vector_db_dual_mode else "pkl_only"

@@ -1,0 +1,1 @@
+"""HTTP service over runtime and matchers."""
