@@ -49,9 +49,7 @@ class GalleryFace:
 class Matcher(Protocol):
     """Searches the faces of a domain."""
 
-    def search(
-        self, embeddings: FloatArray, domain: str, threshold: float | None, top_k: int
-    ) -> list[list[Match]]:
+    def search(self, embeddings: FloatArray, domain: str, threshold: float | None, top_k: int) -> list[list[Match]]:
         """The nearest ``top_k`` faces for each row of ``embeddings`` ((n, d) float32, unit rows), nearest first.
 
         ``threshold`` drops matches farther than this cosine distance; None keeps all.
