@@ -1,0 +1,146 @@
+"""Bytes of a picture to pixels, within limits that are checked before anything is decoded."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from runtime.errors import ImageError
+from runtime.faces import ImageArray
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
+ACCEPTED = "JPEG, PNG, WebP, BMP or TIFF"
+
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
+_EXIF_ORIENTATION = 0x0112
+_WHITE = (255, 255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a picture may cost.
+
+    Attributes:
+        max_bytes: size of the file.
+        max_pixels: width times height.
+        max_side: pixels of the longer side.
+    """
+
+    max_bytes: int = 20 * 1024 * 1024
+    max_pixels: int = 50_000_000
+    max_side: int = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    width: int
+    height: int
+    orientation: int
+    is_jpeg: bool
+    has_alpha: bool
+
+
+def decode(data: bytes, limits: Limits | None = None) -> ImageArray:
+    """Decode a JPEG, PNG, WebP, BMP or TIFF file; of an animation, the first frame.
+
+    Transparent pixels are laid on white, the EXIF orientation is applied, grey, CMYK and 16-bit become 8-bit BGR.
+
+    Returns:
+        (height, width, 3) uint8, BGR.
+
+    Raises:
+        ImageError: ``image_empty``, ``image_too_large``, ``unsupported_format`` or ``image_unreadable``.
+    """
+    limits = limits or Limits()
+    if not data:
+        raise ImageError("image_empty", "The picture is empty. Send the bytes of an image file.")
+    if len(data) > limits.max_bytes:
+        raise ImageError(
+            "image_too_large",
+            f"The picture has {len(data):,} bytes; at most {limits.max_bytes:,} are taken. Send a smaller file.",
+        )
+    header = _read_header(data, limits)
+    if header.is_jpeg and b"\xff\xd9" not in data[len(data) // 2 :]:
+        raise ImageError("image_unreadable", "The JPEG file is cut off: its end marker is missing. Send it again.")
+    pixels = None if header.has_alpha else _decode_opencv(data)
+    if pixels is None:
+        pixels = _decode_pillow(data)
+    return _turn(pixels, header.orientation)
+
+
+def _read_header(data: bytes, limits: Limits) -> _Header:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                width, height = image.size
+                orientation = _orientation(image)
+                has_alpha = image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
+                is_jpeg = image.format in {"JPEG", "MPO"}
+    except Image.DecompressionBombError as error:
+        raise ImageError("image_too_large", _too_many_pixels(limits)) from error
+    except UnidentifiedImageError as error:
+        if data.startswith(_MAGIC):
+            raise ImageError("image_unreadable", "The picture is damaged: its header cannot be read.") from error
+        raise ImageError("unsupported_format", f"This is not a picture in a known format. Send {ACCEPTED}.") from error
+    except Exception as error:
+        raise ImageError("image_unreadable", "The picture is damaged: its header cannot be read.") from error
+    if width < 1 or height < 1:
+        raise ImageError("image_unreadable", "The picture is damaged: it has no pixels.")
+    if width * height > limits.max_pixels or max(width, height) > limits.max_side:
+        raise ImageError("image_too_large", f"The picture has {width} x {height} pixels. " + _too_many_pixels(limits))
+    return _Header(width, height, orientation, is_jpeg, has_alpha)
+
+
+def _too_many_pixels(limits: Limits) -> str:
+    return (
+        f"At most {limits.max_pixels:,} pixels and {limits.max_side:,} on the longer side are taken. "
+        "Send a smaller picture."
+    )
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _decode_opencv(data: bytes) -> ImageArray | None:
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    if pixels is None or pixels.dtype != np.uint8:
+        return None
+    return np.asarray(pixels, np.uint8)
+
+
+def _decode_pillow(data: bytes) -> ImageArray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                rgba = image.convert("RGBA")
+                background = Image.new("RGBA", rgba.size, _WHITE)
+                rgb = np.asarray(Image.alpha_composite(background, rgba).convert("RGB"), np.uint8)
+    except Exception as error:
+        raise ImageError("image_unreadable", "The picture is damaged and cannot be decoded. Send it again.") from error
+    return np.ascontiguousarray(rgb[:, :, ::-1])
+
+
+def _turn(pixels: ImageArray, orientation: int) -> ImageArray:
+    """Undo the EXIF orientation (CIPA DC-008, tag 0x0112): 5 to 8 swap the axes, then rows or columns are reversed."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in {3, 4, 7, 8}:
+        pixels = pixels[::-1]
+    if orientation in {2, 3, 6, 7}:
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

@@ -1,0 +1,43 @@
+"""Picture to faces: one module per family of detectors, one protocol for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from models.card import ModelCard
+from models.errors import CardError
+from runtime.detectors.retinaface import RetinaFace
+from runtime.detectors.yunet import YuNet
+from runtime.faces import Detections, ImageArray
+from runtime.session import SharedSession
+
+
+class Detector(Protocol):
+    """Finds faces. Implementations are safe from any thread."""
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's contract."""
+        ...
+
+    def detect(self, image: ImageArray) -> Detections:
+        """Faces of ``image`` ((h, w, 3) uint8 BGR), largest score first."""
+        ...
+
+
+_FAMILIES: dict[str, Callable[[SharedSession], Detector]] = {"retinaface-mobilenet": RetinaFace, "yunet": YuNet}
+
+
+def open_detector(session: SharedSession) -> Detector:
+    """The detector that reads this model's outputs.
+
+    Raises:
+        CardError: the model is not a detector, or its family is not known.
+    """
+    card = session.card
+    if card.task != "detection":
+        raise CardError(f"{session.path} is an {card.task} model; DETECTOR needs a detection model.")
+    if card.family not in _FAMILIES:
+        raise CardError(f"{session.path} is of family {card.family!r}; known are {', '.join(sorted(_FAMILIES))}.")
+    return _FAMILIES[card.family](session)

@@ -1,0 +1,74 @@
+"""Letterboxing onto a few fixed canvases, and what is common to reading detector outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from runtime.faces import Detections, ImageArray
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Canvas:
+    """A picture on a canvas: scaled, at the top left, the rest filled.
+
+    Attributes:
+        pixels: (height, width, 3) uint8.
+        scale: canvas pixels per picture pixel.
+    """
+
+    pixels: ImageArray
+    scale: float
+
+
+def choose_canvas(width: int, height: int, canvases: Sequence[Size]) -> Size:
+    """The canvas that shows the picture largest; of equals the one with the fewest pixels."""
+    return max(canvases, key=lambda size: (min(size[0] / width, size[1] / height), -size[0] * size[1]))
+
+
+def letterbox(image: ImageArray, size: Size, max_scale: float = 1.0, fill: int = 0) -> Canvas:
+    """Scale ``image`` to fit ``size`` (width, height), enlarging at most ``max_scale`` times, and pad it.
+
+    Pictures that shrink are averaged over the area, which keeps small faces from aliasing.
+    """
+    height, width = image.shape[:2]
+    scale = min(size[0] / width, size[1] / height, max_scale)
+    target = (max(1, min(size[0], round(width * scale))), max(1, min(size[1], round(height * scale))))
+    resized = image
+    if target != (width, height):
+        interpolation = cv2.INTER_AREA if scale < 0.5 else cv2.INTER_LINEAR
+        resized = np.asarray(cv2.resize(image, target, interpolation=interpolation), np.uint8)
+    pixels = np.full((size[1], size[0], 3), fill, np.uint8)
+    pixels[: target[1], : target[0]] = resized
+    return Canvas(pixels, scale)
+
+
+def to_detections(found: Detections, *, scale: float, iou_threshold: float, image: ImageArray) -> Detections:
+    """Non-maximum suppression, then canvas pixels to picture pixels.
+
+    Faces whose centre lies outside the picture (on the padding) are dropped; boxes are cut at the picture's edges.
+
+    Args:
+        found: faces in canvas pixels, in any order.
+        scale: canvas pixels per picture pixel.
+        iou_threshold: boxes that overlap a better one by more are dropped.
+        image: the picture, (h, w, 3).
+    """
+    height, width = image.shape[:2]
+    kept = np.asarray(cv2.dnn.NMSBoxes(found.boxes.tolist(), found.scores.tolist(), 0.0, iou_threshold), np.intp)
+    kept = kept.reshape(-1)
+    kept = kept[np.argsort(-found.scores[kept], kind="stable")]
+    boxes, landmarks, scores = found.boxes[kept] / scale, found.landmarks[kept] / scale, found.scores[kept]
+    centres = boxes[:, :2] + boxes[:, 2:] / 2
+    inside = (centres > 0).all(axis=1) & (centres < (width, height)).all(axis=1)
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+    corners = np.clip(corners, 0, (width, height, width, height))
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    return Detections(
+        boxes[inside].astype(np.float32), landmarks[inside].astype(np.float32), scores[inside].astype(np.float32)
+    )

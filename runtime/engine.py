@@ -1,0 +1,90 @@
+"""Picture to embeddings: decode, detect, align, embed, each once."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+from models.store import ModelStore
+
+from models.card import ModelCard
+from models.settings import Settings
+from runtime.decode import Limits, decode
+from runtime.detectors import Detector, open_detector
+from runtime.embed import Embedder
+from runtime.faces import Analysis, ImageArray
+from runtime.providers import SessionOptions, choose_provider
+from runtime.session import Sessions
+
+
+class FaceEngine:
+    """One detector and one embedder, shared by all threads."""
+
+    def __init__(self, detector: Detector, embedder: Embedder, limits: Limits | None = None) -> None:
+        self.detector = detector
+        self.embedder = embedder
+        self.limits = limits or Limits()
+
+    @property
+    def detector_card(self) -> ModelCard:
+        """The detector's contract."""
+        return self.detector.card
+
+    @property
+    def embedder_card(self) -> ModelCard:
+        """The embedder's contract."""
+        return self.embedder.card
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs the models."""
+        return self.embedder.session.provider
+
+    def analyze(self, data: bytes) -> Analysis:
+        """Everything about the faces of one picture file.
+
+        Raises:
+            ImageError: the bytes are not a picture that can be used.
+        """
+        start = time.perf_counter()
+        image = decode(data, self.limits)
+        decoded = (time.perf_counter() - start) * 1000
+        analysis = self.embed_image(image)
+        return Analysis(
+            analysis.width,
+            analysis.height,
+            analysis.detections,
+            analysis.embeddings,
+            {"decode": decoded, **analysis.timing_ms},
+        )
+
+    def embed_image(self, image: ImageArray) -> Analysis:
+        """Everything about the faces of one decoded picture, (h, w, 3) uint8 BGR."""
+        times = [time.perf_counter()]
+        detections = self.detector.detect(image)
+        times.append(time.perf_counter())
+        crops = self.embedder.align(image, detections.landmarks)
+        times.append(time.perf_counter())
+        embeddings = self.embedder.embed(crops)
+        times.append(time.perf_counter())
+        stages = [(after - before) * 1000 for before, after in itertools.pairwise(times)]
+        timing = dict(zip(("detect", "align", "embed"), stages, strict=True))
+        return Analysis(image.shape[1], image.shape[0], detections, embeddings, timing)
+
+
+def open_engine(settings: Settings) -> FaceEngine:
+    """Open the detector and the embedder that the settings name, on the provider that they name.
+
+    Raises:
+        ModelError: a model file is missing, damaged or has no card; the message gives the command that helps.
+        ProviderError: the provider that was asked for cannot be loaded; the message says what to install.
+    """
+    store = ModelStore(settings.models_path)
+    detector_path, embedder_path = store.resolve(settings.detector), store.resolve(settings.embedder)
+    options = SessionOptions()
+    provider = choose_provider(settings.execution_provider, embedder_path, options)
+    sessions = Sessions()
+    return FaceEngine(
+        open_detector(sessions.open(detector_path, provider, options)),
+        Embedder(sessions.open(embedder_path, provider, options)),
+    )

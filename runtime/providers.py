@@ -1,0 +1,166 @@
+"""Which execution provider runs the models, and why not a better one."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.metadata
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from models.settings import ExecutionProvider
+from runtime.errors import ProviderError
+
+logger = logging.getLogger(__name__)
+
+CPU = "CPUExecutionProvider"
+CUDA = "CUDAExecutionProvider"
+OPENVINO = "OpenVINOExecutionProvider"
+
+_BY_NAME: dict[str, str] = {"cpu": CPU, "cuda": CUDA, "openvino": OPENVINO}
+_AUTO_ORDER = (CUDA, OPENVINO, CPU)
+_EXTRA = {CUDA: "gpu", OPENVINO: "openvino", CPU: "cpu"}
+_PACKAGE = {CUDA: "onnxruntime-gpu", OPENVINO: "onnxruntime-openvino", CPU: "onnxruntime"}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How a session uses the machine.
+
+    Attributes:
+        threads: intra-op threads; 0 leaves the choice to ONNX Runtime (one per physical core).
+    """
+
+    threads: int = 0
+
+
+def create_session(model: Path, provider: str, options: SessionOptions) -> ort.InferenceSession:
+    """Open ``model`` on exactly ``provider`` (an ONNX Runtime provider name).
+
+    Raises:
+        ProviderError: the provider is not there, or its libraries do not load, or it has no device.
+    """
+    if provider not in ort.get_available_providers():
+        raise ProviderError(_not_installed(provider))
+    native = ort.SessionOptions()
+    native.intra_op_num_threads = options.threads
+    native.log_severity_level = 4 if provider != CPU else 3
+    # Idle threads that spin would take the cores from the requests beside this one.
+    native.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if provider == CUDA and hasattr(ort, "preload_dlls"):
+        _preload_cuda()
+    providers: list[str | tuple[str, dict[str, Any]]] = [provider] if provider == CPU else [provider, CPU]
+    try:
+        session = ort.InferenceSession(str(model), native, providers=providers, enable_fallback=0)
+    except Exception as error:
+        if provider == CPU:
+            raise
+        raise ProviderError(_cannot_load(provider, str(error))) from error
+    if session.get_providers()[0] != provider:
+        raise ProviderError(_cannot_load(provider, ""))
+    return session
+
+
+def candidates(requested: ExecutionProvider) -> Sequence[str]:
+    """Provider names to try, best first. An explicit request has one."""
+    return _AUTO_ORDER if requested == "auto" else (_BY_NAME[requested],)
+
+
+def choose_provider(requested: ExecutionProvider, model: Path, options: SessionOptions | None = None) -> str:
+    """The best provider that really opens ``model``; for ``auto`` the log says why a better one was not taken.
+
+    Raises:
+        ProviderError: an explicitly requested provider cannot be loaded; the message says what to install.
+    """
+    reasons: list[str] = []
+    for name in candidates(requested):
+        if requested == "auto" and name != CPU and name not in ort.get_available_providers():
+            reasons.append(f"{name}: {_PACKAGE[name]} is not installed")
+            continue
+        try:
+            create_session(model, name, options or SessionOptions())
+        except ProviderError as error:
+            if requested != "auto":
+                raise
+            reasons.append(f"{name}: {error}")
+            continue
+        if reasons:
+            logger.info("execution provider %s; not taken: %s", name, "; ".join(reasons))
+        return name
+    raise ProviderError("No execution provider could be loaded: " + "; ".join(reasons))
+
+
+def _installed() -> str:
+    names = [name for name in _PACKAGE.values() if _has_distribution(name)]
+    return ", ".join(names) if names else "no onnxruntime package"
+
+
+def _has_distribution(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _not_installed(provider: str) -> str:
+    package, extra = _PACKAGE[provider], _EXTRA[provider]
+    return (
+        f"{provider} needs the package {package}, but {_installed()} is installed. The packages exclude each other: "
+        f"run `pip uninstall -y {' '.join(sorted(set(_PACKAGE.values())))}` and `pip install '.[{extra},embedded]'`, "
+        "or set EXECUTION_PROVIDER=auto."
+    )
+
+
+def _cannot_load(provider: str, detail: str) -> str:
+    reason = (missing_library(provider) or detail or "ONNX Runtime gave no reason").strip().splitlines()[0][:300]
+    if provider == CUDA:
+        advice = (
+            "Install an NVIDIA driver and the CUDA and cuDNN libraries that this onnxruntime-gpu was built for "
+            "(`pip install 'onnxruntime-gpu[cuda,cudnn]'` brings the libraries)"
+        )
+    else:
+        advice = f"Install `pip install '.[{_EXTRA[provider]},embedded]'` again"
+    return (
+        f"{_PACKAGE[provider]} is installed, but {provider} does not load: {reason}. {advice}, "
+        "or set EXECUTION_PROVIDER=auto."
+    )
+
+
+def missing_library(provider: str) -> str | None:
+    """What the dynamic loader says about the provider's library; None when it loads or is not there.
+
+    ONNX Runtime writes the name of a missing library to its own log only, so the loader is asked again.
+    """
+    stem = {CUDA: "cuda", OPENVINO: "openvino"}.get(provider)
+    if stem is None:
+        return None
+    folder = Path(ort.__file__).parent / "capi"
+    library = folder / f"libonnxruntime_providers_{stem}.so"
+    if not library.exists():
+        return None
+    shared = folder / "libonnxruntime_providers_shared.so"
+    try:
+        if shared.exists():
+            ctypes.CDLL(str(shared), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(library))
+    except OSError as error:
+        return str(error)
+    if provider == CUDA:
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError as error:
+            return f"{error} (the NVIDIA driver)"
+    return None
+
+
+def _preload_cuda() -> None:
+    """Let ONNX Runtime find the CUDA libraries that pip installed; it prints about those it does not find."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        ort.preload_dlls()
