@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import dataclass
 
 import cv2
@@ -13,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from runtime.errors import ImageError
 from runtime.faces import ImageArray
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 ACCEPTED = "JPEG, PNG, WebP, BMP or TIFF"
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
@@ -75,13 +74,11 @@ def decode(data: bytes, limits: Limits | None = None) -> ImageArray:
 
 def _read_header(data: bytes, limits: Limits) -> _Header:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                width, height = image.size
-                orientation = _orientation(image)
-                has_alpha = image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
-                is_jpeg = image.format in {"JPEG", "MPO"}
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            orientation = _orientation(image)
+            has_alpha = image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
+            is_jpeg = image.format in {"JPEG", "MPO"}
     except Image.DecompressionBombError as error:
         raise ImageError("image_too_large", _too_many_pixels(limits)) from error
     except UnidentifiedImageError as error:
@@ -124,12 +121,10 @@ def _decode_opencv(data: bytes) -> ImageArray | None:
 
 def _decode_pillow(data: bytes) -> ImageArray:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                rgba = image.convert("RGBA")
-                background = Image.new("RGBA", rgba.size, _WHITE)
-                rgb = np.asarray(Image.alpha_composite(background, rgba).convert("RGB"), np.uint8)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            rgba = image.convert("RGBA")
+            background = Image.new("RGBA", rgba.size, _WHITE)
+            rgb = np.asarray(Image.alpha_composite(background, rgba).convert("RGB"), np.uint8)
     except Exception as error:
         raise ImageError("image_unreadable", "The picture is damaged and cannot be decoded. Send it again.") from error
     return np.ascontiguousarray(rgb[:, :, ::-1])
