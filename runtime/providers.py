@@ -48,13 +48,15 @@ def create_session(model: Path, provider: str, options: SessionOptions) -> ort.I
     """
     if provider not in ort.get_available_providers():
         raise ProviderError(_not_installed(provider))
+    if provider == CUDA:
+        _preload_cuda()
+    if reason := missing_library(provider):
+        raise ProviderError(_cannot_load(provider, reason))
     native = ort.SessionOptions()
     native.intra_op_num_threads = options.threads
-    native.log_severity_level = 4 if provider != CPU else 3
+    native.log_severity_level = 3
     # Idle threads that spin would take the cores from the requests beside this one.
     native.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if provider == CUDA and hasattr(ort, "preload_dlls"):
-        _preload_cuda()
     providers: list[str | tuple[str, dict[str, Any]]] = [provider] if provider == CPU else [provider, CPU]
     try:
         session = ort.InferenceSession(str(model), native, providers=providers, enable_fallback=0)
@@ -63,7 +65,7 @@ def create_session(model: Path, provider: str, options: SessionOptions) -> ort.I
             raise
         raise ProviderError(_cannot_load(provider, str(error))) from error
     if session.get_providers()[0] != provider:
-        raise ProviderError(_cannot_load(provider, ""))
+        raise ProviderError(_cannot_load(provider, "ONNX Runtime fell back to another provider without a reason"))
     return session
 
 
@@ -119,7 +121,7 @@ def _not_installed(provider: str) -> str:
 
 
 def _cannot_load(provider: str, detail: str) -> str:
-    reason = (missing_library(provider) or detail or "ONNX Runtime gave no reason").strip().splitlines()[0][:300]
+    reason = detail.strip().splitlines()[0][:300]
     if provider == CUDA:
         advice = (
             "Install an NVIDIA driver and the CUDA and cuDNN libraries that this onnxruntime-gpu was built for "
