@@ -1,0 +1,61 @@
+"""``POST /analyze``: who is in this picture?"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from matchers.answer import analyze_answer
+from matchers.names import domain_name
+from server.backend import Backend, backend_of
+from server.errors import EXPECTED, ApiError, api_error
+from server.upload import read_picture
+
+_DEFAULT_LANGUAGE = "english"
+
+
+async def analyze(request: Request) -> Response:
+    """Answers as the design's contract says; see ``matchers.answer`` for the fields."""
+    backend = backend_of(request)
+    try:
+        answer = await _analyze(request, backend)
+    except EXPECTED as cause:
+        error = api_error(cause)
+        backend.metrics.refused(getattr(request.state, "mode", "none"), error.code)
+        return error.response()
+    people = [face["person"] for face in answer["faces"]]
+    known = sum(person is not None for person in people)
+    backend.metrics.answered(answer["mode"], answer["timing_ms"], known, len(people) - known)
+    return JSONResponse(answer)
+
+
+async def _analyze(request: Request, backend: Backend) -> dict[str, Any]:
+    start = time.perf_counter()
+    backend.tokens.check(request.headers.get("authorization"))
+    backend.inference.check_room()
+    domain = domain_name(request.query_params.get("domain") or backend.default_domain)
+    language = _language(request.query_params.get("language"))
+    mode = request.state.mode = backend.mode(domain)
+    data = await read_picture(request, backend.engine.limits.max_bytes)
+    analysis = await backend.inference.run(partial(backend.engine.analyze, data))
+    outcome = await backend.searches.run(
+        partial(backend.searcher.search, analysis.embeddings, domain, mode, backend.top_k)
+    )
+    answer = analyze_answer(
+        analysis, outcome, domain=domain, language=language, threshold=backend.threshold, top_k=backend.top_k
+    )
+    request.state.mode = outcome.mode
+    answer["timing_ms"]["total"] = round((time.perf_counter() - start) * 1000, 3)
+    return answer
+
+
+def _language(given: str | None) -> str:
+    if not given:
+        return _DEFAULT_LANGUAGE
+    if len(given) > 32 or not given.replace("-", "").replace("_", "").isalnum():
+        raise ApiError(422, "invalid_language", "The language is not a name such as `english` or `sr`.")
+    return given
