@@ -1,0 +1,209 @@
+"""One set of embeddings, searched in PKL, in pgvector, or in both at once.
+
+pgvector is a guest here: whatever happens to it (down, slow, hanging), the answer comes from PKL.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from matchers.base import FloatArray, GalleryStore, Match
+from matchers.breaker import CircuitBreaker
+from matchers.compare import Comparison, compare
+from matchers.errors import StoreUnavailable, UnknownDomain
+from models.settings import Mode
+
+PGVECTOR_FAILED = "pkl_only (pgvector failed)"
+
+_log = logging.getLogger("matchers.dual")
+
+Results = list[list[Match]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the stores answered for the faces of one picture.
+
+    Attributes:
+        mode: what really happened: ``pkl_only``, ``pgvector_only``, ``dual`` or ``pkl_only (pgvector failed)``.
+        pkl: one list per face, nearest first; None when PKL was not asked.
+        pgvector: the same from pgvector; None when it was not asked or failed.
+        comparisons: one per face; None unless both answered.
+        timing_ms: milliseconds by stage: ``search_pkl``, ``search_pgvector``, ``compare``.
+    """
+
+    mode: str
+    pkl: Results | None
+    pgvector: Results | None
+    comparisons: list[Comparison] | None
+    timing_ms: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    embeddings: FloatArray
+    domain: str
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One store's answer; ``results`` is None when it does not know the domain."""
+
+    results: Results | None
+    milliseconds: float
+
+
+class Searcher:
+    """Searches by mode. Thread-safe.
+
+    Each pgvector search runs in a daemon thread of its own, so that a call that hangs holds up neither the request
+    nor the end of the process. ``max_pending`` of them may run at once; one more counts as a failure of pgvector.
+    """
+
+    def __init__(
+        self,
+        pkl: GalleryStore,
+        pgvector: GalleryStore | None,
+        breaker: CircuitBreaker,
+        timeout: float,
+        max_pending: int = 64,
+    ) -> None:
+        """``timeout``: seconds that a request waits for pgvector at most."""
+        self.pkl = pkl
+        self.pgvector = pgvector
+        self.breaker = breaker
+        self.timeout = timeout
+        self.max_pending = max_pending
+        self._slots = threading.BoundedSemaphore(max_pending)
+
+    def search(self, embeddings: FloatArray, domain: str, mode: Mode, top_k: int) -> Outcome:
+        """The nearest ``top_k`` faces of ``domain`` for each row of ``embeddings`` ((n, d) float32, unit rows).
+
+        In ``dual`` a domain that only one store knows counts as empty in the other one, and the comparison shows it.
+        When pgvector fails, in ``dual`` and in ``pgvector_only``, PKL answers and the outcome's mode says so.
+
+        Raises:
+            UnknownDomain: no store that answered knows the domain.
+            StoreUnavailable: pgvector failed and PKL does not know the domain.
+            GalleryError: the PKL gallery cannot be read.
+        """
+        query = _Query(embeddings, domain, top_k)
+        if mode == "pkl_only":
+            return self._search_pkl(query)
+        if mode == "pgvector_only":
+            return self._search_pgvector(query)
+        return self._search_both(query)
+
+    def _search_pkl(self, query: _Query) -> Outcome:
+        side = _ask(self.pkl, query)
+        if side.results is None:
+            raise UnknownDomain(f"there is no domain {query.domain!r} in the PKL galleries")
+        return Outcome("pkl_only", side.results, None, None, {"search_pkl": side.milliseconds})
+
+    def _search_pgvector(self, query: _Query) -> Outcome:
+        try:
+            side = self.breaker.call(lambda: self._wait(self._start(query)))
+        except StoreUnavailable as failure:
+            return _without_pgvector(query, _ask(self.pkl, query), failure)
+        if side.results is None:
+            raise UnknownDomain(f"there is no domain {query.domain!r} in pgvector")
+        return Outcome("pgvector_only", None, side.results, None, {"search_pgvector": side.milliseconds})
+
+    def _search_both(self, query: _Query) -> Outcome:
+        pkl: Future[_Side] = Future()
+
+        def both() -> _Side:
+            running = self._start(query)
+            _settle(pkl, self.pkl, query)
+            return self._wait(running)
+
+        try:
+            pgvector = self.breaker.call(both)
+        except StoreUnavailable as failure:
+            if not pkl.done():
+                _settle(pkl, self.pkl, query)
+            return _without_pgvector(query, pkl.result(), failure)
+        return _compared(query, pkl.result(), pgvector)
+
+    def _start(self, query: _Query) -> Future[_Side]:
+        store = self.pgvector
+        if store is None:
+            raise StoreUnavailable("no pgvector store is open")
+        if not self._slots.acquire(blocking=False):
+            raise StoreUnavailable(f"{self.max_pending} pgvector searches are already waiting for an answer")
+        future: Future[_Side] = Future()
+
+        def work() -> None:
+            _settle(future, store, query)
+            self._slots.release()
+
+        try:
+            threading.Thread(target=work, name="pgvector-search", daemon=True).start()
+        except RuntimeError as error:
+            self._slots.release()
+            raise StoreUnavailable(f"no thread could be started for pgvector: {error}") from error
+        return future
+
+    def _wait(self, running: Future[_Side]) -> _Side:
+        try:
+            return running.result(self.timeout)
+        except StoreUnavailable:
+            raise
+        except TimeoutError as error:
+            raise StoreUnavailable(f"pgvector gave no answer within {self.timeout:g} s") from error
+        except Exception as error:
+            _log.exception("pgvector failed in an unexpected way")
+            raise StoreUnavailable(f"pgvector failed with {type(error).__name__}: {error}") from error
+
+
+def _settle(future: Future[_Side], store: GalleryStore, query: _Query) -> None:
+    """Ask ``store`` here and now, and keep its answer or its failure in ``future``."""
+    try:
+        future.set_result(_ask(store, query))
+    except Exception as error:
+        future.set_exception(error)
+
+
+def _ask(store: GalleryStore, query: _Query) -> _Side:
+    start = time.perf_counter()
+    results: Results | None
+    try:
+        if len(query.embeddings):
+            results = store.search(query.embeddings, query.domain, None, query.top_k)
+        else:
+            results = [] if query.domain in store.domains() else None
+    except UnknownDomain:
+        results = None
+    return _Side(results, _since(start))
+
+
+def _without_pgvector(query: _Query, pkl: _Side, failure: StoreUnavailable) -> Outcome:
+    _log.warning("pgvector search failed in domain %s: %s", query.domain, failure)
+    if pkl.results is None:
+        raise failure
+    return Outcome(PGVECTOR_FAILED, pkl.results, None, None, {"search_pkl": pkl.milliseconds})
+
+
+def _compared(query: _Query, pkl: _Side, pgvector: _Side) -> Outcome:
+    if pkl.results is None and pgvector.results is None:
+        raise UnknownDomain(f"there is no domain {query.domain!r}, neither in the PKL galleries nor in pgvector")
+    start = time.perf_counter()
+    nothing: Results = [[] for _ in range(len(query.embeddings))]
+    ours = pkl.results if pkl.results is not None else nothing
+    theirs = pgvector.results if pgvector.results is not None else nothing
+    comparisons = [compare(mine, other) for mine, other in zip(ours, theirs, strict=True)]
+    timing = {
+        "search_pkl": pkl.milliseconds,
+        "search_pgvector": pgvector.milliseconds,
+        "compare": _since(start),
+    }
+    return Outcome("dual", ours, theirs, comparisons, timing)
+
+
+def _since(start: float) -> float:
+    return (time.perf_counter() - start) * 1000

@@ -1,0 +1,69 @@
+"""The stores that the settings name, opened in one place and closed together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from matchers.embedded import EmbeddedPostgres
+from matchers.errors import StoreUnavailable
+from matchers.gallery import PklStore
+from matchers.pgvector import PgvectorStore
+from models.card import ModelCard
+from models.settings import Settings
+
+_log = logging.getLogger("matchers.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """The open stores.
+
+    Attributes:
+        pkl: the PKL galleries, always there.
+        pgvector: None when it is switched off, or when it could not be opened at all.
+        pgvector_error: why ``pgvector`` is None although it is switched on, otherwise "".
+    """
+
+    pkl: PklStore
+    pgvector: PgvectorStore | None
+    pgvector_error: str = ""
+
+
+@contextmanager
+def open_stores(settings: Settings, embedder: ModelCard, detector: str) -> Iterator[Stores]:
+    """Open the PKL galleries under ``DATA_DIR/galleries`` and, unless switched off, pgvector.
+
+    Without a ``DATABASE_URL`` the embedded PostgreSQL is started, and stopped at the end. A pgvector that cannot be
+    opened is no error: the log says why, PKL serves alone.
+
+    Args:
+        embedder: card of the model whose embeddings the stores hold.
+        detector: name of the detector, part of the gallery files' names.
+    """
+    pkl = PklStore(settings.data_dir / "galleries", embedder, detector)
+    with ExitStack() as stack:
+        if not settings.vector_db_enabled:
+            yield Stores(pkl, None)
+            return
+        try:
+            pgvector = _open_pgvector(settings, embedder, stack)
+        except StoreUnavailable as error:
+            _log.warning("pgvector cannot be opened, PKL serves alone: %s", error)
+            yield Stores(pkl, None, str(error))
+        else:
+            yield Stores(pkl, pgvector)
+
+
+def _open_pgvector(settings: Settings, embedder: ModelCard, stack: ExitStack) -> PgvectorStore:
+    conninfo = settings.database_url
+    if not conninfo:
+        server = EmbeddedPostgres(settings.data_dir)
+        conninfo = server.start()
+        stack.callback(server.stop)
+    store = PgvectorStore(conninfo, embedder, settings.pgvector_timeout)
+    store.open()
+    stack.callback(store.close)
+    return store
