@@ -72,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m matchers",
         description="Fill, search and compare the galleries, in PKL files and in PostgreSQL/pgvector.",
         epilog=(
-            "A domain is a gallery of its own, for example a country or a customer. Settings come from the environment\n"
-            "and from .env: DATA_DIR, MODELS_DIR, DATABASE_URL, DETECTOR, EMBEDDER, VECTOR_DB_ENABLED, ...\n\n"
+            "A domain is a gallery of its own, for example a country or a customer. Settings come from the\n"
+            "environment and from .env: DATA_DIR, MODELS_DIR, DATABASE_URL, DETECTOR, EMBEDDER, ...\n\n"
             "  python -m matchers sync --domain office --images photos   # photos/amy/1.jpg, photos/bob/1.jpg, ...\n"
             "  python -m matchers search --domain office group.jpg\n"
             "  python -m matchers status\n\n" + _EXIT_STATUS
@@ -86,8 +86,9 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "sync",
         "bring a folder of pictures into both stores",
-        "Bring DIR/<person>/<picture> into both stores. Only pictures with new content are read by the models; pictures\n"
-        "that are gone from DIR leave the stores. A picture with no face or with several faces is left out and listed.",
+        "Bring DIR/<person>/<picture> into both stores. Only pictures with new content are read by the models;\n"
+        "pictures that are gone from DIR leave the stores. A picture with no face or with several faces is left out\n"
+        "and listed.",
         "  python -m matchers sync --domain office --images photos",
     )
     sync.add_argument("--domain", required=True, metavar="D", help="the domain to fill; made when it is new")
@@ -123,8 +124,8 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "demo",
         f"make the domain {DOMAIN!r} from a picture that comes along",
-        "Enrol the six people of a picture that the package insightface ships as guest-1 to guest-6, from left to right.\n"
-        "Nothing happens when the domain is there already.",
+        "Enrol the six people of a picture that the package insightface ships as guest-1 to guest-6, from left to\n"
+        "right. Nothing happens when the domain is there already.",
         "  python -m matchers demo",
     )
     demo.add_argument("--domain", default=DOMAIN, metavar="D", help=f"name of the domain (default: {DOMAIN})")
