@@ -1,0 +1,65 @@
+"""What all tests share: real models, a real engine, a real PostgreSQL, and the material beside the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from matchers.demo import demo_picture
+from matchers.embedded import EmbeddedPostgres
+from models.settings import Settings
+from runtime.engine import FaceEngine, open_engine
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS = frozenset(name.upper() for name in Settings.model_fields)
+
+
+@pytest.fixture(scope="session")
+def plain_environment() -> Mapping[str, str]:
+    """This process's environment without any of the service's settings."""
+    return {name: value for name, value in os.environ.items() if name.upper() not in SETTINGS}
+
+
+@pytest.fixture(scope="session")
+def models_dir(plain_environment: Mapping[str, str]) -> Path:
+    """The folder of the default pack's models: ``MODELS_DIR``, or ``data/models`` of this checkout."""
+    folder = Path(os.environ.get("MODELS_DIR") or ROOT / "data" / "models").resolve()
+    environment = {**plain_environment, "MODELS_DIR": str(folder)}
+    subprocess.run([sys.executable, "-m", "convert", "fetch"], cwd=ROOT, env=environment, check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine(models_dir: Path) -> FaceEngine:
+    """The default detector and embedder."""
+    return open_engine(Settings(_env_file=None, models_dir=models_dir, execution_provider="cpu"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of test material beside the checkout."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "faces").is_dir():
+        pytest.skip("the test material is not there: no folder ../shared/faces beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def group_picture() -> Path:
+    """A picture of six people that the package insightface ships."""
+    path = demo_picture()
+    if path is None:
+        pytest.skip("the package insightface, which ships the picture, is not installed")
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Connection string of an embedded PostgreSQL that all tests share."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server.start()
