@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
 from models.errors import CardError
 
@@ -113,3 +114,92 @@ class ModelCard:
                 raise CardError(f"the model card's {key} must hold {length} numbers, it holds {value!r}")
         if self.task == "embedding" and (self.dimension < 1 or self.threshold is None):
             raise CardError("an embedding model's card needs a dimension and a threshold")
+
+
+def read_card(metadata: Mapping[str, str], path: Path) -> ModelCard:
+    """The card among the metadata of the ONNX file at ``path``.
+
+    Args:
+        metadata: the file's ``metadata_props``, for example ``session.get_modelmeta().custom_metadata_map``.
+        path: the file, named in errors.
+
+    Raises:
+        CardError: there is no card, or it is wrong.
+    """
+    text = metadata.get(METADATA_KEY)
+    if text is None:
+        raise CardError(
+            f"{path} carries no model card. "
+            f"Write one with `python -m convert adopt {path} --preset NAME --output OUT.onnx`."
+        )
+    try:
+        return ModelCard.from_json(text)
+    except CardError as error:
+        raise CardError(f"{path}: {error}. Fetch or adopt the model again.") from error
+
+
+def load_card(path: Path) -> ModelCard:
+    """The card of the ONNX file at ``path``, read without loading the network.
+
+    Raises:
+        CardError: the file cannot be read, is not ONNX, or carries no valid card.
+    """
+    try:
+        with path.open("rb") as file:
+            metadata = _read_metadata(file, path.stat().st_size)
+    except (OSError, ValueError) as error:
+        raise CardError(f"{path} cannot be read as an ONNX model: {error}.") from error
+    return read_card(metadata, path)
+
+
+# Field numbers of onnx.proto: ModelProto.metadata_props = 14, StringStringEntryProto.key = 1 and .value = 2.
+_METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
+
+
+def _read_metadata(file: BinaryIO, size: int) -> dict[str, str]:
+    """``metadata_props`` of an ONNX file; every other top-level field, the graph above all, is skipped unread."""
+    metadata = {}
+    for number, start, length in _fields(file, 0, size):
+        if number != _METADATA_PROPS:
+            continue
+        entry = {}
+        for inner, inner_start, inner_length in _fields(file, start, start + length):
+            file.seek(inner_start)
+            entry[inner] = file.read(inner_length).decode()
+        metadata[entry.get(_KEY, "")] = entry.get(_VALUE, "")
+    return metadata
+
+
+def _fields(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Number, offset and length of each length-delimited protobuf field between two offsets."""
+    position = start
+    while position < end:
+        file.seek(position)
+        tag = _varint(file)
+        wire = tag & 7
+        if wire == 0:
+            _varint(file)
+            position = file.tell()
+        elif wire in (1, 5):
+            position = file.tell() + (8 if wire == 1 else 4)
+        elif wire == 2:
+            length = _varint(file)
+            position = file.tell() + length
+            if position <= end:
+                yield tag >> 3, position - length, length
+        else:
+            raise ValueError("it is no protobuf message")
+    if position != end:
+        raise ValueError("it is cut off")
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            raise ValueError("it is cut off")
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError("it is no protobuf message")

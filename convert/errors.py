@@ -1,0 +1,17 @@
+"""Errors of fetching, repairing and converting models. Each ends a command with exit status 2."""
+
+
+class ConvertError(Exception):
+    """Base: what happened, to what, and what to do."""
+
+
+class FetchError(ConvertError):
+    """No source of a model could be had."""
+
+
+class RepairError(ConvertError):
+    """A source file is not the network that it should be, or cannot be repaired."""
+
+
+class ParityError(ConvertError):
+    """The repaired network does not give what its source gives; nothing is written."""
