@@ -28,6 +28,16 @@ from server.pages import index, openapi
 from server.tokens import Tokens
 from server.work import WorkPool
 
+ROUTES = (
+    Route("/", index),
+    Route("/analyze", analyze, methods=["POST"]),
+    Route("/domains", domains),
+    Route("/health/live", live),
+    Route("/health/ready", ready),
+    Route("/metrics", metrics),
+    Route("/openapi.json", openapi),
+)
+
 _SEARCH_THREADS = 32
 _WAITING = 64
 
@@ -55,15 +65,7 @@ def create_app(
             await run_in_threadpool(_end, backend, close)
 
     app = Starlette(
-        routes=[
-            Route("/", index),
-            Route("/analyze", analyze, methods=["POST"]),
-            Route("/domains", domains),
-            Route("/health/live", live),
-            Route("/health/ready", ready),
-            Route("/metrics", metrics),
-            Route("/openapi.json", openapi),
-        ],
+        routes=ROUTES,
         middleware=[Middleware(Observe)],
         exception_handlers=dict.fromkeys(EXPECTED, answer_error),
         lifespan=lifespan,
