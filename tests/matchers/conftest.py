@@ -1,0 +1,97 @@
+"""A real PostgreSQL with pgvector, started once for all tests of this folder."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from matchers.base import FloatArray, GalleryFace
+from matchers.embedded import EmbeddedPostgres
+from models.card import ModelCard
+
+DIMENSION = 64
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Connection string of the server's superuser."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("embedded postgres")) as server:
+        yield server.start()
+
+
+@pytest.fixture
+def database(postgres: str) -> Iterator[str]:
+    """Connection string of an empty database of its own."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    yield make_conninfo(postgres, dbname=name)
+    with psycopg.connect(postgres, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def embedder_card() -> ModelCard:
+    return make_card("tiny", DIMENSION)
+
+
+def make_card(name: str, dimension: int) -> ModelCard:
+    """Card of an embedder that exists in tests only."""
+    return ModelCard(
+        name=name,
+        task="embedding",
+        family="embedding",
+        layout="NCHW",
+        colour="RGB",
+        mean=(0.0, 0.0, 0.0),
+        scale=(1.0, 1.0, 1.0),
+        input_size=(112, 112),
+        dimension=dimension,
+        alignment="similarity",
+        licence="MIT",
+        origin="none",
+        origin_sha256="",
+        threshold=0.5,
+        space=name,
+    )
+
+
+def unit_rows(count: int, dimension: int = DIMENSION, seed: int = 0) -> FloatArray:
+    """(count, dimension) float32, random rows of length 1."""
+    rows = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def make_faces(count: int, dimension: int = DIMENSION, seed: int = 0, prefix: str = "") -> list[GalleryFace]:
+    """One face per picture, three pictures per person."""
+    return [
+        GalleryFace(f"{prefix}p{i // 3}", f"{prefix}p{i // 3}/{i % 3}.jpg", f"{i:040x}", row, (i, 1, 20, 30))
+        for i, row in enumerate(unit_rows(count, dimension, seed))
+    ]
+
+
+@pytest.fixture
+def faces() -> Callable[..., list[GalleryFace]]:
+    return make_faces
+
+
+@pytest.fixture
+def unit() -> Callable[..., FloatArray]:
+    return unit_rows
+
+
+@pytest.fixture
+def card() -> Callable[[str, int], ModelCard]:
+    return make_card
+
+
+@pytest.fixture
+def project() -> Path:
+    return Path(__file__).parents[2]
