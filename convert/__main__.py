@@ -6,10 +6,15 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from convert.errors import ConvertError
+from convert.fetch import Fetched, Options, fetch
+from convert.progress import Progress
+from models.catalog import load_catalog
 from models.errors import ModelError
+from models.settings import Settings
 
 FETCH_HELP = """\
 Get models of the catalog into the models folder: download, check the sha256, repair the network, compare it with its
@@ -67,10 +72,6 @@ def _add_fetch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    from convert.fetch import Fetched, Options, fetch  # noqa: PLC0415
-    from convert.progress import Progress  # noqa: PLC0415
-    from models.catalog import load_catalog  # noqa: PLC0415
-
     catalog = load_catalog()
     entries = [catalog.find(name) for name in options.name]
     if options.pack or not entries:
@@ -88,18 +89,14 @@ def _fetch(options: argparse.Namespace) -> int:
     return 0
 
 
-def _as_json(one: object) -> dict[str, str]:
-    from dataclasses import asdict  # noqa: PLC0415
-
-    return {key: str(value) for key, value in asdict(one).items()}  # type: ignore[call-overload]
+def _as_json(one: Fetched) -> dict[str, str]:
+    return {key: str(value) for key, value in asdict(one).items()}
 
 
 def models_folder(given: Path | None) -> Path:
     """The models folder: what the command line says, else the environment and ``.env``."""
     if given is not None:
         return given
-    from models.settings import Settings  # noqa: PLC0415
-
     return Settings().models_path
 
 

@@ -62,7 +62,7 @@ class Options:
 def fetch(
     entries: Sequence[CatalogEntry],
     folder: Path,
-    options: Options = Options(),  # noqa: B008
+    options: Options = Options(),
     report: Report = lambda _text: None,
     advance: Advance = lambda _name, _done, _total: None,
 ) -> list[Fetched]:

@@ -313,8 +313,7 @@ def _evaluate(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], mode
         [constants[n] for n in names],
     )
     single = onnx.helper.make_model(graph, opset_imports=list(model.opset_import))
-    values: Sequence[Array] = ReferenceEvaluator(single).run(None, {})
-    return values
+    return [np.asarray(value) for value in ReferenceEvaluator(single).run(None, {})]
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

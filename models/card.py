@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -112,6 +113,8 @@ class ModelCard:
             value = getattr(self, key)
             if not isinstance(value, tuple) or len(value) != length:
                 raise CardError(f"the model card's {key} must hold {length} numbers, it holds {value!r}")
+            if not all(isinstance(number, int | float) and math.isfinite(number) for number in value):
+                raise CardError(f"the model card's {key} must hold finite numbers, it holds {value!r}")
         if self.task == "embedding" and (self.dimension < 1 or self.threshold is None):
             raise CardError("an embedding model's card needs a dimension and a threshold")
 
