@@ -294,6 +294,8 @@ class EmbeddedPostgres:
 
     def _launch(self, binaries: Path) -> _Postmaster:
         socket_dir = self._socket_dir()
+        for stale in socket_dir.glob(".s.PGSQL.*"):
+            stale.unlink(missing_ok=True)
         settings = {
             "listen_addresses": "",
             "port": "5432",
