@@ -70,6 +70,7 @@ def create_app(
         exception_handlers=dict.fromkeys(EXPECTED, answer_error),
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
     app.state.backend = backend
     app.state.ready = False
     return app
