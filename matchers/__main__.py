@@ -57,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"a setting is wrong: {wrong}", BAD_INPUT)
     except (MatcherError, RuntimeFault) as error:
         return _fail(str(error), PARTIAL)
+    except OSError as error:
+        return _fail(f"{error.filename or 'input or output'}: {error.strerror}", PARTIAL)
     except KeyboardInterrupt:
         return _fail("stopped; run the same command again to go on", 130)
     return status

@@ -22,6 +22,8 @@ DOMAIN = "demo"
 _PACKAGE = "insightface"
 _PICTURE = Path("data", "images", "t1.jpg")
 
+_GUEST = "guest-"
+
 _log = logging.getLogger("matchers.demo")
 
 
@@ -38,35 +40,48 @@ def demo_picture() -> Path | None:
 def ensure_demo(engine: FaceEngine, stores: Stores, domain: str = DOMAIN) -> bool:
     """Enrol each face of the demo picture as ``guest-1``, ``guest-2``, ... from left to right.
 
-    Nothing happens when a store knows the domain already, or when the picture is not installed (the log says so).
+    Nothing happens when the stores know the domain already, or when the picture is not installed (the log says so). A
+    store that was down when the demo was made gets a copy of it. A store that is down is left out.
 
     Returns:
-        Whether the domain was made.
-
-    Raises:
-        InvalidName: the domain's name is not admitted.
+        Whether a store got the demo.
     """
     targets: list[GalleryStore] = [stores.pkl]
     if stores.pgvector is not None:
-        try:
-            stores.pgvector.ping()
-            targets.append(stores.pgvector)
-        except StoreUnavailable as error:
-            _log.warning("the demo domain is made without pgvector: %s", error)
-    if any(domain in store.domains() for store in targets):
-        return False
-    path = demo_picture()
-    if path is None:
-        _log.info("no demo domain: the package %s, which ships its picture, is not installed", _PACKAGE)
-        return False
-    faces = _faces(engine, path)
+        targets.append(stores.pgvector)
+    holders: list[GalleryStore] = []
+    lacking: list[GalleryStore] = []
     for store in targets:
+        try:
+            (holders if domain in store.domains() else lacking).append(store)
+        except StoreUnavailable as error:
+            _log.warning("the demo domain is left out of a store: %s", error)
+    if not lacking:
+        return False
+    faces = holders[0].faces(domain) if holders else _demo_faces(engine)
+    if not faces or not all(map(_is_demo, faces)):
+        return False
+    return any([_enrol(store, domain, faces) for store in lacking])
+
+
+def _enrol(store: GalleryStore, domain: str, faces: list[GalleryFace]) -> bool:
+    try:
         store.apply(domain, faces, ())
-    _log.info("the domain %s holds the %d guests of %s", domain, len(faces), path.name)
+    except StoreUnavailable as error:
+        _log.warning("the demo domain is left out of a store: %s", error)
+        return False
     return True
 
 
-def _faces(engine: FaceEngine, path: Path) -> list[GalleryFace]:
+def _is_demo(face: GalleryFace) -> bool:
+    return face.person.startswith(_GUEST) and face.source == f"{face.person}/{_PICTURE.name}"
+
+
+def _demo_faces(engine: FaceEngine) -> list[GalleryFace]:
+    path = demo_picture()
+    if path is None:
+        _log.info("no demo domain: the package %s, which ships its picture, is not installed", _PACKAGE)
+        return []
     data = path.read_bytes()
     digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
     analysis = engine.analyze(data)
@@ -74,7 +89,7 @@ def _faces(engine: FaceEngine, path: Path) -> list[GalleryFace]:
     faces = []
     for number, index in enumerate(np.argsort(boxes[:, 0], kind="stable"), start=1):
         x, y, width, height = (int(value) for value in boxes[index])
-        person = f"guest-{number}"
-        source = f"{person}/{path.name}"
+        person = f"{_GUEST}{number}"
+        source = f"{person}/{_PICTURE.name}"
         faces.append(GalleryFace(person, source, digest, analysis.embeddings[index], (x, y, width, height)))
     return faces

@@ -111,14 +111,19 @@ def sync_folder(
     counts: Counter[str] = Counter()
     notify = on_progress or _silent
     notify(0, len(missing))
-    with ThreadPoolExecutor(THREADS, "sync") as pool:
-        for done, result in enumerate(pool.map(reader.read, missing), start=1):
-            counts[result.origin] += 1
-            if result.reason:
-                problems.append(Problem(result.source, result.reason))
-            for target in targets:
-                target.take(result)
-            notify(done, len(missing))
+    try:
+        with ThreadPoolExecutor(THREADS, "sync") as pool:
+            for done, result in enumerate(pool.map(reader.read, missing), start=1):
+                counts[result.origin] += 1
+                if result.reason:
+                    problems.append(Problem(result.source, result.reason))
+                for target in targets:
+                    target.take(result)
+                notify(done, len(missing))
+    except BaseException:
+        for target in targets:
+            target.flush()
+        raise
     for target in targets:
         target.finish()
     return SyncReport(
@@ -226,6 +231,11 @@ class _Target:
         if not reading.faces and reading.origin != "unread" and reading.source in self.inventory:
             self._stale.add(reading.source)
         if len(self._batch) >= BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was taken so far."""
+        if self._batch:
             self._write(())
 
     def finish(self) -> None:
