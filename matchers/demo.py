@@ -61,7 +61,7 @@ def ensure_demo(engine: FaceEngine, stores: Stores, domain: str = DOMAIN) -> boo
     faces = holders[0].faces(domain) if holders else _demo_faces(engine)
     if not faces or not all(map(_is_demo, faces)):
         return False
-    return any([_enrol(store, domain, faces) for store in lacking])
+    return sum(_enrol(store, domain, faces) for store in lacking) > 0
 
 
 def _enrol(store: GalleryStore, domain: str, faces: list[GalleryFace]) -> bool:
