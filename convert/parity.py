@@ -109,12 +109,7 @@ def compare_networks(source: SourceNetwork, repaired: Path, card: ModelCard, see
             ) from error
         expected = [source.run(picture[None], session.outputs) for picture in pictures]
         found.append(compare_outputs([np.concatenate(parts) for parts in zip(*expected, strict=True)], results))
-    return Parity(
-        min(parity.cosine_min for parity in found),
-        max(parity.max_abs_diff for parity in found),
-        max(parity.max_abs_value for parity in found),
-        sum(parity.pictures for parity in found),
-    )
+    return _worst(found, sum(parity.pictures for parity in found))
 
 
 def compare_outputs(expected: Sequence[Array], actual: Sequence[Array]) -> Parity:
@@ -126,14 +121,29 @@ def compare_outputs(expected: Sequence[Array], actual: Sequence[Array]) -> Parit
     shapes = [value.shape for value in expected], [value.shape for value in actual]
     if shapes[0] != shapes[1]:
         raise ParityError(f"The repaired network's outputs have the shapes {shapes[1]}, its source's {shapes[0]}.")
-    cosines, differences, values = [], [], []
-    for one, other in zip(expected, actual, strict=True):
-        wide, narrow = (value.reshape(len(value), -1).astype(np.float64) for value in (one, other))
-        lengths = np.linalg.norm(wide, axis=1) * np.linalg.norm(narrow, axis=1)
-        cosines.append(((wide * narrow).sum(axis=1) / np.maximum(lengths, 1e-300)).min())
-        differences.append(np.abs(wide - narrow).max())
-        values.append(np.abs(wide).max())
-    return Parity(min(1.0, float(min(cosines))), float(max(differences)), float(max(values)), len(expected[0]))
+    found = [_compare(one, other) for one, other in zip(expected, actual, strict=True)]
+    return _worst(found, len(expected[0]))
+
+
+def _compare(expected: Array, actual: Array) -> Parity:
+    one, other = (value.reshape(len(value), -1).astype(np.float64) for value in (expected, actual))
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    products = (one * other).sum(axis=1)
+    # Two rows of zeros are equal, though their cosine is not defined.
+    cosines = np.where((one == other).all(axis=1), 1.0, products / np.where(lengths == 0, 1.0, lengths))
+    return Parity(
+        float(np.minimum(cosines, 1.0).min()), float(np.abs(one - other).max()), float(np.abs(one).max()), len(one)
+    )
+
+
+def _worst(found: Sequence[Parity], pictures: int) -> Parity:
+    """NumPy's minimum and maximum, unlike Python's, hand a NaN on."""
+    return Parity(
+        float(np.min([parity.cosine_min for parity in found])),
+        float(np.max([parity.max_abs_diff for parity in found])),
+        float(np.max([parity.max_abs_value for parity in found])),
+        pictures,
+    )
 
 
 def _picture_shape(card: ModelCard) -> tuple[int, int, int]:
