@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -318,7 +319,7 @@ def _demo(args: argparse.Namespace, settings: Settings) -> int:
         _print_json({"domain": domain, "made": made, "picture": str(path)})
     else:
         print(f"The domain {domain} {'is made' if made else 'was there already'}. Try it:")
-        print(f"  python -m matchers search --domain {domain} '{path}'")
+        print(f"  python -m matchers search --domain {domain} {shlex.quote(str(path))}")
     return PARTIAL if stores.pgvector_error else OK
 
 
