@@ -143,6 +143,7 @@ class EmbeddedPostgres:
                     _logger.debug("the embedded PostgreSQL stays up: others use it")
                 else:
                     self._shut_down()
+                    self._remove_short_socket_dir()
                 self._release()
 
     def _ensure(self, binaries: Path) -> None:
@@ -258,10 +259,9 @@ class EmbeddedPostgres:
         """The server once it is ready, None when there is none (a stale ``postmaster.pid`` is then removed)."""
         deadline = time.monotonic() + _START_SECONDS
         while (postmaster := self._read_postmaster()) is not None:
-            ours = self._is_ours(postmaster.pid)
-            if (ours and postmaster.ready) or _answers(postmaster.socket_dir):
+            if _answers(postmaster.socket_dir):
                 return postmaster
-            if not ours:
+            if not self._is_ours(postmaster.pid):
                 _logger.info("removing the stale postmaster.pid of process %d", postmaster.pid)
                 (self._data / "postmaster.pid").unlink(missing_ok=True)
                 return None
@@ -347,6 +347,12 @@ class EmbeddedPostgres:
             os.chown(folder, account.uid, account.gid)
         return folder
 
+    def _remove_short_socket_dir(self) -> None:
+        note = self._folder / "socket_dir"
+        if note.exists():
+            shutil.rmtree(note.read_text(encoding="utf-8"), ignore_errors=True)
+            note.unlink()
+
     def _spawn(self, binaries: Path, arguments: list[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
         command = [str(binaries / arguments[0]), *arguments[1:]]
         account = self._account()
@@ -412,8 +418,8 @@ def _answers(socket_dir: str) -> bool:
         return False
     try:
         psycopg.connect(_conninfo(socket_dir), connect_timeout=2).close()
-    except psycopg.OperationalError:
-        return False
+    except psycopg.OperationalError as error:
+        return "too many clients" in str(error)
     return True
 
 

@@ -274,7 +274,7 @@ class PgvectorStore:
     def _has_outgrown(self, connection: Connection, partition: sql.Composable, domain: str) -> bool:
         if self._embedder.dimension > _INDEX_DIMENSIONS or self._is_indexed(connection, domain):
             return False
-        query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT {}) AS some")
+        query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT {}) AS first_faces")
         row = connection.execute(query.format(partition, sql.Literal(self._exact_limit + 1))).fetchone()
         return row is not None and row[0] > self._exact_limit
 
@@ -423,6 +423,8 @@ class PgvectorStore:
             if _is_alive(connection, deadline):
                 return connection
             self._pool.putconn(connection)
+            if time.monotonic() >= deadline:
+                raise StoreUnavailable(f"{self._where()} did not answer within {self._timeout:g} s")
         with self._direct(_left(deadline)):
             self._pool.check()
         return self._pool.getconn(_left(deadline))
@@ -431,10 +433,9 @@ class PgvectorStore:
     def _direct(self, seconds: float) -> Iterator[Connection]:
         """A connection beside the pool: when the server is down it fails at once and tells the reason."""
         deadline = time.monotonic() + seconds
-        with (
-            psycopg.connect(**self._parameters, autocommit=True) as connection,
-            _cut_off(connection, deadline),
-        ):
+        patience = max(2, math.ceil(min(seconds, self._timeout)))
+        parameters = {**self._parameters, "connect_timeout": patience}
+        with psycopg.connect(**parameters, autocommit=True) as connection, _cut_off(connection, deadline):
             _set_timeouts(connection, seconds, self._timeout)
             yield connection
 

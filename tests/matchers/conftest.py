@@ -1,4 +1,4 @@
-"""A real PostgreSQL with pgvector, started once for all tests of this folder."""
+"""Galleries that tests fill, and a database of its own for each test."""
 
 from __future__ import annotations
 
@@ -13,17 +13,9 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from matchers.base import FloatArray, GalleryFace
-from matchers.embedded import EmbeddedPostgres
 from models.card import ModelCard
 
 DIMENSION = 64
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Connection string of the server's superuser."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("embedded postgres")) as server:
-        yield server.start()
 
 
 @pytest.fixture

@@ -109,6 +109,8 @@ def test_any_path_will_do_and_a_second_start_is_fast(tmp_path: Path, name: str) 
         conninfo = server.start()
         assert time.monotonic() - began < 2
         assert ask(conninfo, "SELECT word FROM kept") == "still here"
+        socket_dir = Path(str(conninfo_to_dict(conninfo)["host"]))
+    assert folder in socket_dir.parents or not socket_dir.exists()
 
 
 def test_an_interrupted_initdb_is_done_again(home: Path) -> None:
