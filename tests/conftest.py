@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from matchers.demo import demo_picture
+from matchers.embedded import EmbeddedPostgres
 from models.settings import Settings
 from runtime.engine import FaceEngine, open_engine
 
@@ -50,8 +52,6 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def group_picture() -> Path:
     """A picture of six people that the package insightface ships."""
-    from matchers.demo import demo_picture
-
     path = demo_picture()
     if path is None:
         pytest.skip("the package insightface, which ships the picture, is not installed")
@@ -60,8 +60,6 @@ def group_picture() -> Path:
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Connection string of an embedded PostgreSQL that all tests share."""
-    from matchers.embedded import EmbeddedPostgres
-
-    with EmbeddedPostgres(tmp_path_factory.mktemp("postgres")) as server:
+    """Connection string of the superuser of an embedded PostgreSQL that all tests share."""
+    with EmbeddedPostgres(tmp_path_factory.mktemp("embedded postgres")) as server:
         yield server.start()

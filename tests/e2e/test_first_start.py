@@ -38,10 +38,10 @@ def test_the_first_start_offers_a_demo_domain_in_both_stores(newcomer: Any, grou
 
 def test_many_at_once_answer_as_one_by_one(newcomer: Any, group_picture: Path) -> None:
     expected = newcomer.analyze(group_picture, "demo")
-    answers = newcomer.analyze_all([(group_picture, "demo")] * 64, threads=32)
+    answers = newcomer.analyze_all([(group_picture, "demo")] * 40, threads=32)
     for answer in (expected, *answers):
         del answer["timing_ms"]
-    assert answers == [expected] * 64
+    assert answers == [expected] * 40
 
 
 def test_tokens_are_asked_for_and_stay_out_of_the_log(newcomer: Any) -> None:
@@ -129,6 +129,7 @@ def test_two_workers_serve_and_stop(start: Any, group_picture: Path, tmp_path: P
         answers = service.analyze_all([(group_picture, "demo")] * 16, threads=8)
         assert {answer["mode"] for answer in answers} == {"dual"}
         workers = psutil.Process(service.process.pid).children(recursive=True)
+        assert len(workers) >= 2
     assert not [process for process in workers if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
