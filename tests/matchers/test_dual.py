@@ -19,7 +19,7 @@ from matchers.base import GalleryFace
 from matchers.breaker import CircuitBreaker
 from matchers.dual import PGVECTOR_FAILED, Outcome, Searcher
 from matchers.embedded import EmbeddedPostgres
-from matchers.errors import StoreUnavailable, UnknownDomain
+from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
 from matchers.gallery import PklStore
 from matchers.pgvector import PgvectorStore
 from models.card import ModelCard
@@ -183,6 +183,17 @@ def test_embeddings_that_do_not_fit_the_database_do_not_stop_pkl(
     assert outcome.mode == PGVECTOR_FAILED
     assert nearest(outcome) == ["person-0/0.jpg"]
     assert "99" in caplog.text
+
+
+def test_a_damaged_pkl_gallery_is_told_and_not_laid_on_the_database(
+    filled: Searcher, pkl: PklStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    pkl.path(DOMAIN).write_bytes(b"this is no pickle")
+    for _ in range(5):
+        with pytest.raises(GalleryError):
+            filled.search(ENROLLED[:1], DOMAIN, "dual", 5)
+    assert filled.breaker.state == "closed"
+    assert "pgvector" not in caplog.text
 
 
 def children_of(parent: int) -> list[int]:
