@@ -56,10 +56,12 @@ def test_a_success_between_failures_starts_the_count_again() -> None:
 def test_after_the_cooldown_a_success_closes_it() -> None:
     clock = Clock()
     breaker = open_breaker(clock)
+    states = [breaker.state]
     clock.now += 2.0
-    assert breaker.state == "half-open"
+    states.append(breaker.state)
     assert breaker.call(lambda: "back") == "back"
-    assert breaker.state == "closed"
+    states.append(breaker.state)
+    assert states == ["open", "half-open", "closed"]
 
 
 def test_a_failed_probe_opens_it_for_another_cooldown() -> None:
