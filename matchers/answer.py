@@ -147,4 +147,4 @@ def _comparison(comparison: Comparison | None) -> dict[str, Any] | None:
 
 def _distance(value: float) -> float:
     # Rounding noise takes the distance of equal vectors to -1e-8; people read -0.0 as a mistake.
-    return max(round(float(value), 6), 0.0)
+    return max(0.0, round(float(value), 6))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import logging
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,6 +14,8 @@ from types import FrameType
 import uvicorn
 from pydantic import ValidationError
 
+from matchers.demo import DOMAIN as DEMO_DOMAIN
+from matchers.demo import demo_picture
 from matchers.errors import MatcherError
 from models.errors import ModelError
 from models.settings import Settings
@@ -20,6 +24,8 @@ from runtime.errors import RuntimeFault
 from server.logs import configure_logging
 from server.tokens import Tokens
 from server.worker import build
+
+logger = logging.getLogger("server")
 
 _USAGE_ERROR = 2
 
@@ -44,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ModelError, RuntimeFault, MatcherError, _Refused) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -81,6 +89,7 @@ def _is_loopback(host: str) -> bool:
 
 def _serve_alone(options: argparse.Namespace, settings: Settings) -> None:
     app = build(settings)
+    _say_how_to_ask(options, settings)
     uvicorn.run(app, host=options.host, port=options.port, log_config=None, server_header=False, access_log=False)
 
 
@@ -98,8 +107,16 @@ def _serve_many(options: argparse.Namespace, settings: Settings) -> None:
     )
 
 
-def _leave(number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + number)
+def _say_how_to_ask(options: argparse.Namespace, settings: Settings) -> None:
+    picture = demo_picture()
+    if picture is not None and not settings.api_tokens.get_secret_value():
+        file = shlex.quote(f"image=@{picture}")
+        logger.info("try: curl -F %s 'http://%s:%d/analyze?domain=%s'", file, options.host, options.port, DEMO_DOMAIN)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    # Raised while the server starts, or by uvicorn once it has answered what was under way.
+    sys.exit(0)
 
 
 if __name__ == "__main__":
