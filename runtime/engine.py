@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import time
 
-from models.store import ModelStore
-
 from models.card import ModelCard
 from models.settings import Settings
+from models.store import ModelStore
 from runtime.decode import Limits, decode
 from runtime.detectors import Detector, open_detector
 from runtime.embed import Embedder
