@@ -157,12 +157,12 @@ class PklStore:
     def _read(self, path: Path) -> _Gallery:
         stamp = _stamp(path) or (0, 0, 0)
         faces = tuple(sorted(read_gallery(path).faces, key=lambda face: (face.source, face.box)))
-        matrix = np.array([face.embedding for face in faces], np.float32).reshape(len(faces), -1)
-        if faces and matrix.shape[1] != self._dimension:
+        if faces and len(faces[0].embedding) != self._dimension:
             raise GalleryError(
-                f"{path} holds embeddings of {matrix.shape[1]} numbers, the embedder makes {self._dimension}: "
+                f"{path} holds embeddings of {len(faces[0].embedding)} numbers, the embedder makes {self._dimension}: "
                 "set EMBEDDER to the model that the gallery was made with, or run `python -m matchers sync` again"
             )
+        matrix = np.array([face.embedding for face in faces], np.float32).reshape(len(faces), self._dimension)
         return _Gallery(stamp, faces, matrix)
 
 

@@ -103,12 +103,15 @@ class _Array:
 
     def build(self, state: Any) -> None:
         _, shape, dtype, fortran, raw = state
+        self.fill(raw, dtype, shape, "F" if fortran else "C")
+
+    def fill(self, raw: Any, dtype: Any, shape: Any, order: Any) -> None:
         if not isinstance(dtype, _Dtype) or not isinstance(raw, bytes) or not isinstance(shape, tuple):
             raise GalleryError("the pickle holds a numpy array that is not made of numbers")
         flat = np.frombuffer(raw, dtype.value)
         if len(shape) > 2 or any(type(side) is not int or side < 0 for side in shape) or math.prod(shape) != len(flat):
             raise GalleryError("the pickle holds a numpy array whose shape does not fit its bytes")
-        self.value = flat.reshape(shape, order="F" if fortran else "C")
+        self.value = flat.reshape(shape, order="F" if order == "F" else "C")
 
 
 def _make_dtype(arguments: Any) -> _Dtype:
@@ -119,6 +122,12 @@ def _make_array(arguments: Any) -> _Array:
     if not isinstance(arguments[0], _Named) or arguments[0].name != "numpy ndarray":
         raise GalleryError("the pickle rebuilds something that is no numpy array")
     return _Array()
+
+
+def _make_array_from_buffer(arguments: Any) -> _Array:
+    array = _Array()
+    array.fill(*arguments)
+    return array
 
 
 def _make_scalar(arguments: Any) -> Any:
@@ -139,6 +148,8 @@ _MAKERS: Final[dict[str, Callable[[Any], Any]]] = {
     "numpy dtype": _make_dtype,
     "numpy.core.multiarray _reconstruct": _make_array,
     "numpy._core.multiarray _reconstruct": _make_array,
+    "numpy.core.numeric _frombuffer": _make_array_from_buffer,
+    "numpy._core.numeric _frombuffer": _make_array_from_buffer,
     "numpy.core.multiarray scalar": _make_scalar,
     "numpy._core.multiarray scalar": _make_scalar,
     "_codecs encode": _make_bytes,

@@ -23,13 +23,8 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def six_people() -> np.ndarray:
-    from matchers.demo import demo_picture
-
-    path = demo_picture()
-    if path is None:
-        pytest.skip("insightface's example picture is not installed")
-    return decode(path.read_bytes())
+def six_people(group_picture: Path) -> np.ndarray:
+    return decode(group_picture.read_bytes())
 
 
 @pytest.mark.parametrize("name", ["retinaface", "yunet"])
