@@ -27,17 +27,21 @@ class Limits:
     Attributes:
         max_bytes: size of the file.
         max_stack: values that wait for their container; DeepFace's files need about a thousand.
+        max_depth: containers inside containers; a gallery has three.
         max_integer_bytes: length of a long integer.
-        object_base: containers and memo entries that any file may have.
-        bytes_per_object: one more of them is allowed for so many bytes of the file, so that a small file cannot fill
-            the memory; a record of DeepFace has about six in more than a thousand bytes.
+        base_steps: opcodes that any file may have. A list of four or more floats counts as one.
+        bytes_per_step: one more is allowed for so many bytes of the file, so that a small file cannot fill the memory;
+            a record of DeepFace has about thirty in more than a thousand bytes.
+        base_shared: characters and bytes that any file may take from its memo, beyond its own size.
     """
 
     max_bytes: int = 8 * 2**30
     max_stack: int = 100_000
+    max_depth: int = 16
     max_integer_bytes: int = 16
-    object_base: int = 10_000
-    bytes_per_object: int = 24
+    base_steps: int = 200_000
+    bytes_per_step: int = 8
+    base_shared: int = 16 * 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,17 +51,21 @@ class FloatRun:
     values: npt.NDArray[np.float64]
 
 
-_FLOATS: Final = re.compile(rb"(?:G[\s\S]{8}){2,}+")
+_FLOATS: Final = re.compile(rb"(?:G[\s\S]{8}){4,}+")
 _FLOAT_RECORD: Final = np.dtype([("opcode", "u1"), ("value", ">f8")])
 _LINE_LIMIT: Final = 4096
 _MARK: Final = object()
-_NUMBERS: Final = re.compile(r"[fiu][1248]|b1")
+_NUMBERS: Final = re.compile(r"[iu][1248]|f[248]|b1")
+_FRAME: Final = 0x95
+_APPENDS: Final = ord("e")
+_STOP: Final = ord(".")
 
 
 def load(data: bytes, limits: Limits | None = None) -> object:
     """The value that a pickle of protocol 0 to 5 holds: containers, numbers, strings, bytes and numpy arrays.
 
-    Two or more floats in a row stand in their list as one :class:`FloatRun`.
+    Four or more floats in a row stand in their list as :class:`FloatRun`. The value is a tree: a file that puts one
+    container into two places is refused, so no small file can stand for a huge value.
 
     Raises:
         GalleryError: the file names something to run, is damaged, or passes a limit. Nothing was executed.
@@ -67,11 +75,28 @@ def load(data: bytes, limits: Limits | None = None) -> object:
         raise GalleryError(f"the pickle has {len(data):,} bytes; at most {limits.max_bytes:,} are read")
     machine = _Machine(data, limits)
     try:
-        return machine.run()
-    except GalleryError:
-        raise
+        value = machine.run()
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
         raise GalleryError(f"the pickle is damaged near byte {machine.position:,}") from error
+    _check_tree(value, limits.max_depth)
+    return value
+
+
+def _check_tree(value: object, max_depth: int) -> None:
+    level = [value]
+    for _ in range(max_depth + 1):
+        below: list[object] = []
+        for item in level:
+            if isinstance(item, list | tuple):
+                below.extend(item)
+            elif isinstance(item, dict):
+                below.extend(item.values())
+            elif isinstance(item, _Named | _Dtype):
+                raise GalleryError("the pickle holds a name of code as a value; nothing of it was run")
+        if not below:
+            return
+        level = below
+    raise GalleryError(f"the pickle nests containers more than {max_depth} deep")
 
 
 class _Named:
@@ -163,21 +188,20 @@ class _Machine:
         self.position = 0
         self.limits = limits
         self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
-        self.objects_left = limits.object_base + len(data) // limits.bytes_per_object
+        self.memo: list[Any] = []
+        self.steps_left = limits.base_steps + len(data) // limits.bytes_per_step
+        self.shared_left = limits.base_shared + len(data)
 
     def run(self) -> object:
         data, stack = self.data, self.stack
-        while True:
+        for _ in range(self.steps_left):
             opcode = data[self.position]
-            if opcode == 0x47 and (floats := _FLOATS.match(data, self.position)):
-                self.position = floats.end()
-                stack.append(FloatRun(np.frombuffer(floats.group(), _FLOAT_RECORD)["value"]))
+            if opcode == 0x47 and self.float_run():
                 continue
             self.position += 1
-            if opcode == 0x2E:
-                if len(stack) != 1:
-                    raise GalleryError("the pickle ends with values left over")
+            if opcode == _STOP:
+                if len(stack) != 1 or stack[0] is _MARK or self.position != len(data):
+                    raise GalleryError("the pickle ends with something left over")
                 return _finished(stack[0])
             action = _ACTIONS.get(opcode)
             if action is None:
@@ -188,6 +212,25 @@ class _Machine:
             action(self)
             if len(stack) > self.limits.max_stack:
                 raise GalleryError(f"the pickle keeps more than {self.limits.max_stack:,} values waiting")
+        raise GalleryError("the pickle makes far more values than its size explains")
+
+    def float_run(self) -> bool:
+        """Take floats that end a list, at most one frame's border among them, without making objects of them."""
+        data, end = self.data, self.position
+        runs = []
+        if match := _FLOATS.match(data, end):
+            runs.append(match.span())
+            end = match.end()
+            if data[end] == _FRAME and (match := _FLOATS.match(data, end + 9)):
+                runs.append(match.span())
+                end = match.end()
+        if not runs or data[end] != _APPENDS:
+            return False
+        for first, last in runs:
+            records = np.frombuffer(data, _FLOAT_RECORD, (last - first) // 9, first)
+            self.stack.append(FloatRun(records["value"]))
+        self.position = end
+        return True
 
     def take(self, count: int) -> bytes:
         start, end = self.position, self.position + count
@@ -208,12 +251,6 @@ class _Machine:
         self.position = end + 1
         return text.decode("utf-8")
 
-    def made(self, value: Any) -> None:
-        self.objects_left -= 1
-        if self.objects_left < 0:
-            raise GalleryError("the pickle makes far more objects than its size explains")
-        self.stack.append(value)
-
     def pop(self) -> Any:
         value = self.stack.pop()
         if value is _MARK:
@@ -230,10 +267,25 @@ class _Machine:
         raise GalleryError("the pickle is damaged: a mark is missing")
 
     def remember(self, index: int) -> None:
-        self.objects_left -= 1
-        if self.objects_left < 0:
-            raise GalleryError("the pickle remembers far more objects than its size explains")
-        self.memo[index] = self.stack[-1]
+        value = self.stack[-1]
+        if index == len(self.memo):
+            self.memo.append(value)
+        elif 0 <= index < len(self.memo):
+            self.memo[index] = value
+        else:
+            raise GalleryError(f"the pickle skips to number {index:,} of its memo")
+
+    def recall(self, index: int) -> None:
+        if index < 0:
+            raise GalleryError("the pickle asks for a negative number of its memo")
+        value = self.memo[index]
+        if value is _MARK or isinstance(value, list | dict | tuple | _Array | np.ndarray):
+            raise GalleryError("the pickle puts one container into several places, which no gallery needs")
+        if isinstance(value, str | bytes):
+            self.shared_left -= len(value)
+            if self.shared_left < 0:
+                raise GalleryError("the pickle repeats far more than its size explains")
+        self.stack.append(value)
 
     def extend(self, values: list[Any]) -> None:
         target = self.stack[-1]
@@ -257,17 +309,19 @@ class _Machine:
                 f"the pickle names {full[:80]!r} to be run, which no gallery needs; it is hostile or of another kind, "
                 "nothing of it was run"
             )
-        self.made(_Named(full))
+        self.stack.append(_Named(full))
 
     def stack_name(self) -> None:
         attribute, module = self.pop(), self.pop()
-        self.name(str(module), str(attribute))
+        if not isinstance(module, str) or not isinstance(attribute, str):
+            raise GalleryError("the pickle names something to be run; nothing of it was run")
+        self.name(module, attribute)
 
     def reduce(self) -> None:
         arguments, function = self.pop(), self.pop()
         if not isinstance(function, _Named) or function.name not in _MAKERS or not isinstance(arguments, tuple):
             raise GalleryError("the pickle calls something; nothing of it was run")
-        self.made(_MAKERS[function.name](arguments))
+        self.stack.append(_MAKERS[function.name](arguments))
 
     def build(self) -> None:
         state, target = self.pop(), self.stack[-1]
@@ -316,12 +370,8 @@ def _push(value: Callable[[_Machine], Any]) -> Callable[[_Machine], None]:
     return lambda machine: machine.stack.append(value(machine))
 
 
-def _make(value: Callable[[_Machine], Any]) -> Callable[[_Machine], None]:
-    return lambda machine: machine.made(value(machine))
-
-
 def _tuple(count: int) -> Callable[[_Machine], None]:
-    return lambda machine: machine.made(tuple(reversed([machine.pop() for _ in range(count)])))
+    return lambda machine: machine.stack.append(tuple(reversed([machine.pop() for _ in range(count)])))
 
 
 def _pop(machine: _Machine) -> None:
@@ -344,7 +394,7 @@ def _set_item(machine: _Machine) -> None:
 
 def _make_dict(machine: _Machine) -> None:
     values = machine.since_mark()
-    machine.made({})
+    machine.stack.append({})
     machine.set_items(values)
 
 
@@ -354,9 +404,14 @@ def _protocol(machine: _Machine) -> None:
         raise GalleryError(f"the pickle is of protocol {version}; 0 to 5 are read")
 
 
+def _frame(machine: _Machine) -> None:
+    if machine.number("<Q") > len(machine.data) - machine.position:
+        raise GalleryError("the pickle is cut off, or says a length that it does not have")
+
+
 _ACTIONS: Final[dict[int, Callable[[_Machine], None]]] = {
     0x80: _protocol,
-    0x95: lambda m: m.number("<Q"),
+    _FRAME: _frame,
     ord("("): lambda m: m.stack.append(_MARK),
     ord("0"): _pop,
     ord("1"): _pop_mark,
@@ -372,33 +427,33 @@ _ACTIONS: Final[dict[int, Callable[[_Machine], None]]] = {
     0x8B: _push(lambda m: m.long(m.number("<I"))),
     ord("F"): _push(lambda m: float(m.line())),
     ord("G"): _push(lambda m: m.number(">d")),
-    ord("S"): _make(_quoted),
-    ord("V"): _make(lambda m: m.line().encode("ascii").decode("raw-unicode-escape")),
-    ord("U"): _make(lambda m: _bytes(m, "<B").decode("latin1")),
-    ord("T"): _make(lambda m: _bytes(m, "<i").decode("latin1")),
-    ord("X"): _make(lambda m: _text(m, "<I")),
-    0x8C: _make(lambda m: _text(m, "<B")),
-    0x8D: _make(lambda m: _text(m, "<Q")),
-    ord("C"): _make(lambda m: _bytes(m, "<B")),
-    ord("B"): _make(lambda m: _bytes(m, "<I")),
-    0x8E: _make(lambda m: _bytes(m, "<Q")),
-    0x96: _make(lambda m: _bytes(m, "<Q")),
-    ord("]"): _make(lambda _: []),
-    ord("l"): _make(_Machine.since_mark),
+    ord("S"): _push(_quoted),
+    ord("V"): _push(lambda m: m.line().encode("ascii").decode("raw-unicode-escape")),
+    ord("U"): _push(lambda m: _bytes(m, "<B").decode("latin1")),
+    ord("T"): _push(lambda m: _bytes(m, "<i").decode("latin1")),
+    ord("X"): _push(lambda m: _text(m, "<I")),
+    0x8C: _push(lambda m: _text(m, "<B")),
+    0x8D: _push(lambda m: _text(m, "<Q")),
+    ord("C"): _push(lambda m: _bytes(m, "<B")),
+    ord("B"): _push(lambda m: _bytes(m, "<I")),
+    0x8E: _push(lambda m: _bytes(m, "<Q")),
+    0x96: _push(lambda m: _bytes(m, "<Q")),
+    ord("]"): _push(lambda _: []),
+    ord("l"): _push(_Machine.since_mark),
     ord("a"): _append,
-    ord("e"): lambda m: m.extend(m.since_mark()),
-    ord(")"): _make(lambda _: ()),
-    ord("t"): _make(lambda m: tuple(m.since_mark())),
+    _APPENDS: lambda m: m.extend(m.since_mark()),
+    ord(")"): _push(lambda _: ()),
+    ord("t"): _push(lambda m: tuple(m.since_mark())),
     0x85: _tuple(1),
     0x86: _tuple(2),
     0x87: _tuple(3),
-    ord("}"): _make(lambda _: {}),
+    ord("}"): _push(lambda _: {}),
     ord("d"): _make_dict,
     ord("s"): _set_item,
     ord("u"): lambda m: m.set_items(m.since_mark()),
-    ord("g"): _push(lambda m: m.memo[m.checked_integer(m.line())]),
-    ord("h"): _push(lambda m: m.memo[m.number("<B")]),
-    ord("j"): _push(lambda m: m.memo[m.number("<I")]),
+    ord("g"): lambda m: m.recall(m.checked_integer(m.line())),
+    ord("h"): lambda m: m.recall(m.number("<B")),
+    ord("j"): lambda m: m.recall(m.number("<I")),
     ord("p"): lambda m: m.remember(m.checked_integer(m.line())),
     ord("q"): lambda m: m.remember(m.number("<B")),
     ord("r"): lambda m: m.remember(m.number("<I")),

@@ -112,7 +112,7 @@ def _identity(value: object) -> str:
 def _pixel(value: object) -> int:
     if value is None:
         return 0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -(2**31) < value < 2**31:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -(2**31) <= value < 2**31:
         raise GalleryError("a face's box is not made of pixels")
     return int(value)
 
