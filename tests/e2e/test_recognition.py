@@ -14,6 +14,16 @@ FOLDS = 5
 PEOPLE = {"amy", "bernadette", "howard", "leonard", "penny", "raj", "sheldon", "stuart"}
 
 
+# From left to right. In bbt2 the face at the left edge is cut in half: it gets no name.
+IN_GROUPS = {
+    "bbt1.jpg": ["raj", "leonard", "howard", "sheldon"],
+    "bbt2.jpg": ["leonard", "sheldon"],
+    "bbt3.jpg": ["sheldon", "howard", "penny", "raj", "leonard"],
+    "bbt4.jpg": ["leonard", "amy", "raj", "penny", "sheldon", "bernadette"],
+    "bbt5.jpg": ["raj", "penny", "sheldon", "leonard", "howard"],
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Cast:
     """Domains made of a folder of people.
@@ -101,14 +111,13 @@ def test_pgvector_only_names_40_of_40(cast: Cast, start: Any) -> None:
 
 
 def test_group_pictures_hold_no_wrong_name(cast: Cast, dual: Any) -> None:
+    assert [picture.name for picture in cast.groups] == list(IN_GROUPS)
     for picture in cast.groups:
         answer = dual.analyze(picture, "all")
-        print(picture.name, [(face["person"], face["distance"]) for face in answer["faces"]])
-        assert answer["faces"]
         assert answer["comparison"]["top1_match"] is True
-        assert set(answer["recognized_faces"]) <= PEOPLE
+        assert answer["recognized_faces"] == IN_GROUPS[picture.name]
         named = [face["person"] for face in answer["faces"] if face["person"]]
-        assert len(named) == len(set(named)), f"{picture.name}: somebody was found twice"
+        assert sorted(named) == sorted(IN_GROUPS[picture.name]), f"{picture.name}: somebody was named twice"
 
 
 def test_200_dual_requests_from_32_threads_equal_the_sequential_answers(cast: Cast, dual: Any) -> None:
