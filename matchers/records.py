@@ -7,9 +7,13 @@ DeepFace up to 0.0.98 keeps a gallery as a pickled list of dictionaries ``identi
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
@@ -20,10 +24,14 @@ from matchers.base import FloatArray, GalleryFace
 from matchers.errors import GalleryError, InvalidName
 from matchers.files import written_atomically
 from matchers.names import person_name
-from matchers.pickles import FloatRun, load
+from matchers.pickles import FloatRun, Limits, load
 
 _BOX: Final = ("target_x", "target_y", "target_w", "target_h")
 _MAX_DIMENSION: Final = 8192
+_MAX_IDENTITY: Final = 4096
+_MAX_DIGEST: Final = 128
+_AS_IT_IS: Final = "./"
+_DRIVE: Final = re.compile(r"[A-Za-z]:(?=[\\/])")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,18 +50,15 @@ class Gallery:
 def read_gallery(path: Path) -> Gallery:
     """Read a ``.pkl`` gallery without running any of it.
 
-    Embeddings are scaled to length 1. A record's source is its path below the gallery root, which is the part that
-    all identities share; its person is the folder there, or the file's stem when the picture lies at the root.
+    Embeddings are scaled to length 1. A record's source is its path below the gallery root: the folder that all
+    identities share, or the one among their folders that is called like the file's own folder. Its person is the
+    folder there, or the file's stem when the picture lies at the root.
 
     Raises:
         GalleryError: the file cannot be read, is damaged or hostile, or holds no gallery.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise GalleryError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        return _gallery(load(data))
+        return _gallery(load(_read_file(path)), path.parent.name)
     except GalleryError as error:
         raise GalleryError(f"{path} is no gallery that can be read: {error}") from error
 
@@ -64,15 +69,51 @@ def write_gallery(path: Path, faces: Iterable[GalleryFace]) -> None:
     Raises:
         OSError: the disk is full, or the folder cannot be written; an older file stays as it was.
     """
+    faces = list(faces)
+    sources = [face.source for face in faces]
+    prefix = "" if _relative(sources, path.parent.name) == sources else _AS_IT_IS
     with written_atomically(path) as file:
-        _write_records(file, faces)
+        _write_records(file, faces, prefix)
 
 
-def _gallery(value: object) -> Gallery:
+def check_face(face: GalleryFace, dimension: int) -> None:
+    """Make sure that a face reads as the same face once it is written.
+
+    Raises:
+        GalleryError: it does not; the message says why.
+    """
+    vector = face.embedding
+    if vector.shape != (dimension,) or not np.isfinite(vector).all() or not np.any(vector):
+        reason = f"its embedding is not {dimension} finite numbers, some of them not 0"
+    elif not _is_text(face.source, _MAX_IDENTITY) or not face.source or not _is_text(face.digest, _MAX_DIGEST):
+        reason = "its source or digest is not printable text"
+    elif any(not -(2**31) <= value < 2**31 for value in face.box):
+        reason = "its box is not made of pixels"
+    elif _person(face.source) != face.person:
+        reason = f"it is of {face.person}, but the first folder of its source names the person"
+    else:
+        return
+    raise GalleryError(f"the face of {face.source!r} does not fit a gallery file: {reason}")
+
+
+def _read_file(path: Path) -> bytes:
+    limit = Limits().max_bytes
+    try:
+        # Without O_NONBLOCK a named pipe would wait for a writer.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+                raise GalleryError(f"it is no file of at most {limit:,} bytes")
+            return file.read()
+    except OSError as error:
+        raise GalleryError(f"{error.strerror}") from error
+
+
+def _gallery(value: object, folder: str) -> Gallery:
     if not isinstance(value, list):
         raise GalleryError("it holds no list of records")
     rows = [_row(record) for record in value]
-    sources = _relative([identity for identity, _, _, _ in rows])
+    sources = _relative([identity for identity, _, _, _ in rows], folder)
     faces, empty = [], []
     for (identity, digest, embedding, box), source in zip(rows, sources, strict=True):
         if embedding is None:
@@ -97,14 +138,14 @@ def _row(record: object) -> _Row:
     x, y, width, height = (_pixel(record.get(key)) for key in _BOX)
     return (
         _identity(record["identity"]),
-        digest if isinstance(digest, str) else "",
+        digest if isinstance(digest, str) and _is_text(digest, _MAX_DIGEST) else "",
         _embedding(record["embedding"]),
         (x, y, width, height),
     )
 
 
 def _identity(value: object) -> str:
-    if not isinstance(value, str) or not value or len(value) > 4096 or not value.isprintable():
+    if not isinstance(value, str) or not value or not _is_text(value, _MAX_IDENTITY):
         raise GalleryError("an identity is not the path of a picture")
     return value
 
@@ -149,22 +190,44 @@ def _vector(value: object) -> npt.NDArray[np.float64]:
     return np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
 
 
-def _relative(identities: Sequence[str]) -> list[str]:
-    """Identities as paths below the folder that all of them share, ``/`` between parts.
+def _relative(identities: Sequence[str], folder: str) -> list[str]:
+    """Identities as paths below the gallery's root, ``/`` between parts.
 
-    Relative identities of depth two, which is what this program writes, stay as they are even when all faces belong
-    to one person.
+    Relative identities of one or two parts, which is what this program writes, stay as they are even when all faces
+    belong to one person; so do identities behind ``./``, which it writes when they would be taken for something else.
     """
-    paths = [PurePosixPath(identity.replace("\\", "/")) for identity in identities]
-    if all(len(path.parts) == 2 and not path.is_absolute() and ".." not in path.parts for path in paths):
-        return [path.as_posix() for path in paths]
-    parents = [path.parts[:-1] for path in paths]
-    shared = 0
-    while all(len(parts) > shared for parts in parents) and len({parts[shared] for parts in parents}) == 1:
-        shared += 1
-    if len(set(parents)) == 1 and shared:
+    if all(map(_is_short, identities)):
+        return list(identities)
+    if all(identity.startswith(_AS_IT_IS) for identity in identities):
+        return [identity.removeprefix(_AS_IT_IS) for identity in identities]
+    paths = [_parts(identity) for identity in identities]
+    parents = [path[:-1] for path in paths]
+    # What the first and the last in order share, all share.
+    pairs = zip(min(parents), max(parents), strict=False)
+    root = [part for part, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    shared = len(root)
+    if folder in root:
+        shared -= root[::-1].index(folder)
+    elif shared and all(len(path) == shared + 1 for path in paths):
         shared -= 1
-    return ["/".join(path.parts[shared:]) for path in paths]
+    return ["/".join(path[shared:]) for path in paths]
+
+
+def _is_short(identity: str) -> bool:
+    parts = identity.split("/")
+    return len(parts) <= 2 and "\\" not in identity and not {"", ".", ".."} & {*parts} and not _DRIVE.match(identity)
+
+
+def _parts(identity: str) -> tuple[str, ...]:
+    path = _DRIVE.sub("", identity).replace("\\", "/")
+    parts = tuple(part for part in path.split("/") if part not in {"", ".", ".."})
+    if not parts:
+        raise GalleryError("an identity is not the path of a picture")
+    return parts
+
+
+def _is_text(value: str, limit: int) -> bool:
+    return len(value) <= limit and value.isprintable()
 
 
 def _person(source: str) -> str:
@@ -176,12 +239,12 @@ def _person(source: str) -> str:
         raise GalleryError(f"the folder of a picture is no name of a person: {error}") from error
 
 
-def _write_records(file: IO[bytes], faces: Iterable[GalleryFace]) -> None:
+def _write_records(file: IO[bytes], faces: Iterable[GalleryFace], prefix: str) -> None:
     """The pickle of protocol 4 that ``pickle.dumps`` would write, without a list of Python floats per face."""
     file.write(b"\x80\x04]")
     for face in faces:
         values: dict[str, bytes] = {
-            "identity": _text(face.source),
+            "identity": _text(prefix + face.source),
             "hash": _text(face.digest),
             "embedding": b"](" + _floats(face.embedding) + b"e",
             **{key: b"J" + struct.pack("<i", pixel) for key, pixel in zip(_BOX, face.box, strict=True)},
