@@ -164,7 +164,8 @@ def _embedding(value: object) -> FloatArray | None:
     vector = _vector(value)
     if vector.size == 0:
         return None
-    norm = float(np.linalg.norm(vector))
+    with np.errstate(over="ignore"):
+        norm = float(np.linalg.norm(vector))
     if not np.isfinite(norm) or norm < 1e-12:
         raise GalleryError("an embedding is not made of finite numbers")
     return np.asarray(vector / norm, np.float32)

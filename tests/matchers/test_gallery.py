@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matchers.base import GalleryFace
-from matchers.errors import GalleryError, UnknownDomain
+from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
 from matchers.gallery import PklStore
 from matchers.records import read_gallery, write_gallery
 from models.card import ModelCard
@@ -100,6 +100,101 @@ def test_apply_replaces_by_source_and_removes(store: PklStore) -> None:
     assert store.inventory("d") == {"a/1.jpg": f"{9:040x}", "b/1.jpg": f"{3:040x}"}
     (matches,) = store.search(unit(9), "d", None, 1)
     assert matches[0].source == "a/1.jpg"
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        ["amy/1.jpg"],
+        ["amy.jpg"],
+        ["amy/d/1.jpg", "amy/d/2.jpg"],
+        ["amy/d/e/1.jpg"],
+        ["amy/back\\slash.jpg"],
+        ["C:/amy.jpg"],
+        ["amy/C:/x.jpg", "bob/1.jpg"],
+    ],
+)
+def test_sources_stay_as_they_were_given(store: PklStore, tmp_path: Path, sources: list[str]) -> None:
+    people = [source.split("/")[0].removesuffix(".jpg") for source in sources]
+    faces = [GalleryFace(p, s, "", unit(1)[0], (0, 0, 1, 1)) for p, s in zip(people, sources, strict=True)]
+    store.apply("amy", faces, ())
+    for held in (store, PklStore(tmp_path, card(), "retinaface")):
+        assert [(f.person, f.source) for f in held.faces("amy")] == list(zip(people, sources, strict=True))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        GalleryFace("bob", "amy/1.jpg", "", unit(1)[0], (0, 0, 1, 1)),
+        GalleryFace("amy", "amy/\n.jpg", "", unit(1)[0], (0, 0, 1, 1)),
+        GalleryFace("amy", "amy/1.jpg", "", unit(1)[0], (0, 0, 2**40, 1)),
+        GalleryFace("amy", "amy/1.jpg", "", np.zeros(DIMENSION, np.float32), (0, 0, 1, 1)),
+    ],
+)
+def test_a_face_that_would_read_otherwise_is_not_written(store: PklStore, wrong: GalleryFace) -> None:
+    with pytest.raises(GalleryError, match="does not fit"):
+        store.apply("d", [wrong], ())
+    assert store.domains() == []
+
+
+def test_embeddings_of_another_shape_are_an_error(store: PklStore) -> None:
+    store.apply("d", [face("a", "1.jpg", 1)], ())
+    with pytest.raises(GalleryError, match="shape"):
+        store.search(unit(1, dimension=DIMENSION + 1), "d", None, 1)
+
+
+def test_equal_faces_tie_exactly_wherever_they_stand(store: PklStore) -> None:
+    twins = [GalleryFace("p", f"p/{i:03}.jpg", "", unit(1)[0], (0, 0, 1, 1)) for i in range(0, 300, 7)]
+    store.apply("d", [*twins, *(face("q", f"{i}.jpg", i + 10) for i in range(200))], ())
+    for query in unit(3, 50):
+        (matches,) = store.search(query[None], "d", None, 1000)
+        found = [match for match in matches if match.person == "p"]
+        assert len({match.distance for match in found}) == 1
+        assert [match.source for match in found] == [twin.source for twin in twins]
+
+
+def test_dropping_a_domain_leaves_what_is_not_its_gallery(store: PklStore, tmp_path: Path) -> None:
+    store.apply("d", [face("a", "1.jpg", 1)], ())
+    other = PklStore(tmp_path, card(), "yunet")
+    other.apply("d", [face("b", "1.jpg", 2)], ())
+    store.drop("d")
+    assert (store.domains(), other.domains()) == ([], ["d"])
+    other.drop("d")
+    assert not (tmp_path / "d").exists()
+
+
+def test_what_a_killed_writer_left_is_cleared_away(store: PklStore) -> None:
+    store.apply("d", [face("a", "1.jpg", 1)], ())
+    left = store.path("d").with_name(f".{store.path('d').name}.x1y2.part")
+    left.write_bytes(b"half")
+    store.apply("d", [face("a", "2.jpg", 2)], ())
+    assert list(store.path("d").parent.iterdir()) == [store.path("d")]
+
+
+def test_searches_go_on_while_a_new_gallery_is_read(store: PklStore, tmp_path: Path) -> None:
+    store.apply("d", [face("a", "1.jpg", 1)], ())
+    store.search(unit(1), "d", None, 1)
+    path = tmp_path / "big.pkl"
+    rows = unit(5, 20_000)
+    write_gallery(path, [GalleryFace("b", f"b/{i}.jpg", "", row, (0, 0, 1, 1)) for i, row in enumerate(rows)])
+    path.replace(store.path("d"))
+    time.sleep(0.25)
+    reader = threading.Thread(target=store.count, args=("d",))
+    reader.start()
+    during = 0
+    while reader.is_alive():
+        during += store.search(unit(1), "d", None, 1)[0][0].person == "a"
+    reader.join()
+    assert during > 1
+    assert store.count("d") == 20_000
+
+
+def test_a_folder_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "root").write_bytes(b"a file where the folder should be")
+    store = PklStore(tmp_path / "root", card(), "retinaface")
+    assert store.domains() == []
+    with pytest.raises(StoreUnavailable, match="cannot be written"):
+        store.apply("d", [face("a", "1.jpg", 1)], ())
 
 
 def test_two_faces_of_one_picture_stay_two(store: PklStore) -> None:
@@ -267,10 +362,18 @@ def test_what_is_written_is_what_deepface_reads(store: PklStore) -> None:
         (["db/amy/1.jpg", "db/amy/2.jpg"], ["amy/1.jpg", "amy/2.jpg"]),
         (["/srv/db/amy.jpg", "/srv/db/bob/2.jpg"], ["amy.jpg", "bob/2.jpg"]),
         (["amy/1.jpg", "amy/2.jpg"], ["amy/1.jpg", "amy/2.jpg"]),
+        (["/srv/people/amy/1.jpg", "/srv/people/amy/2.jpg"], ["amy/1.jpg", "amy/2.jpg"]),
+        (["/srv/people/amy.jpg", "/srv/people/bob.jpg"], ["amy.jpg", "bob.jpg"]),
+        (["C:\\x\\people\\amy.jpg"], ["amy.jpg"]),
+        (["C:\\amy.jpg", "C:\\bob\\1.jpg"], ["amy.jpg", "bob/1.jpg"]),
+        (["/amy.jpg", "/bob.jpg"], ["amy.jpg", "bob.jpg"]),
+        (["../pictures/amy/1.jpg", "../pictures/bob/1.jpg"], ["amy/1.jpg", "bob/1.jpg"]),
+        (["./amy/old/1.jpg", "./amy/old/2.jpg"], ["amy/old/1.jpg", "amy/old/2.jpg"]),
     ],
 )
 def test_galleries_that_moved_keep_their_people(tmp_path: Path, identities: list[str], sources: list[str]) -> None:
-    path = tmp_path / "gallery.pkl"
+    path = tmp_path / "people" / "gallery.pkl"
+    path.parent.mkdir()
     path.write_bytes(pickle.dumps([{"identity": i, "embedding": [0.6, 0.8]} for i in identities]))
     faces = read_gallery(path).faces
     assert [f.source for f in faces] == sources

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matchers.errors import GalleryError
+from matchers.names import person_name
 from matchers.pickles import FloatRun, Limits, load
 from matchers.records import read_gallery
 
@@ -44,6 +46,10 @@ class Stateful:
 
 def long_binunicode(text: str) -> bytes:
     return b"X" + struct.pack("<I", len(text)) + text.encode()
+
+
+def short(text: str) -> bytes:
+    return b"\x8c" + bytes([len(text)]) + text.encode()
 
 
 def record(embedding: bytes) -> bytes:
@@ -111,6 +117,22 @@ HOSTILE: dict[str, Callable[[Path], bytes]] = {
     "embedding repeated by reference": lambda _: record(
         b"](" + b"G" + bytes(8) + b"G" + bytes(8) + b"\x94" + b"h\x00" * 90_000 + b"e"
     ),
+    "one embedding in many records": lambda _: (
+        b"\x80\x04](]\x94(" + long_binunicode("a/1.jpg") + b"](" + (b"G" + b"?" * 8) * 8000 + b"ee"
+        b"" + b"h\x00" * 50_000 + b"e."
+    ),
+    "one long identity in many records": lambda _: (
+        b"\x80\x04" + long_binunicode("a/" + "b" * 4000) + b"\x940](" + b"](h\x00Ne" * 30_000 + b"e."
+    ),
+    "one record in two places": lambda _: pickle.dumps([["a/1.jpg", np.ones(4000)]] * 2),
+    "STACK_GLOBAL with doubling lists for a name": lambda _: (
+        b"\x80\x04]\x94" + b"".join(b"(h%ch%cl\x94" % (i, i) for i in range(60)) + short("x") + b"\x93."
+    ),
+    "STACK_GLOBAL with nested tuples for a name": lambda _: b"\x80\x04)" + b"\x85" * 5000 + short("x") + b"\x93.",
+    "nothing but None": lambda _: b"\x80\x04](" + (b"N" * 90_000 + b"e(") * 40 + b"e.",
+    "type as a value": lambda _: pickle.dumps([["a/1.jpg", np.dtype("f4")]]),
+    "frame longer than the file": lambda _: b"\x80\x04\x95" + struct.pack("<Q", 2**40) + pickle.dumps([])[2:],
+    "something after the end": lambda _: pickle.dumps([]) + b"cos\nsystem\n.",
     "a text": lambda _: b"identity,embedding\namy/1.jpg,0.5\n",
     "nothing": lambda _: b"",
     "no list": lambda _: pickle.dumps({"identity": "x"}),
@@ -191,16 +213,25 @@ def test_a_gallery_of_deepface_reads_as_pickle_reads_it(real_gallery: bytes, tmp
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_damage_to_a_real_gallery_is_an_error_or_harmless(real_gallery: bytes, data: st.DataObject) -> None:
+def test_damage_to_a_real_gallery_is_an_error_or_harmless(
+    real_gallery: bytes, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     damaged = bytearray(real_gallery)
     for _ in range(data.draw(st.integers(0, 8))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.one_of(st.none(), st.integers(0, len(damaged))))
+    path = tmp_path_factory.mktemp("damaged") / "gallery.pkl"
+    path.write_bytes(damaged[:cut])
     try:
-        value = load(bytes(damaged[:cut]))
+        gallery = read_gallery(path)
     except GalleryError:
         return
-    assert isinstance(value, list | dict | tuple | str | bytes | int | float | bool | type(None) | np.ndarray)
+    finally:
+        shutil.rmtree(path.parent)
+    assert len(gallery.faces) + len(gallery.empty) <= 40
+    for face in gallery.faces:
+        assert person_name(face.person) == face.person
+        assert abs(np.linalg.norm(face.embedding) - 1) < 1e-5
 
 
 plain = st.recursive(
@@ -243,3 +274,19 @@ def test_arrays_of_numbers_are_read(protocol: int, dtype: str) -> None:
     assert isinstance(read, list)
     assert np.array_equal(read[0], array)
     assert read[1] == 3
+
+
+def test_a_file_that_never_ends_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pkl")
+    for path in (tmp_path / "pipe.pkl", Path("/dev/zero"), tmp_path, tmp_path / "missing.pkl"):
+        with pytest.raises(GalleryError, match=path.name):
+            read_gallery(path)
+
+
+def test_limits_are_kept() -> None:
+    nested = pickle.dumps([[[[1]]]])
+    assert load(nested, Limits(max_depth=4)) == [[[[1]]]]
+    with pytest.raises(GalleryError, match="more than 3 deep"):
+        load(nested, Limits(max_depth=3))
+    with pytest.raises(GalleryError, match="bytes"):
+        load(nested, Limits(max_bytes=5))
