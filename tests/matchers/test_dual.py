@@ -186,13 +186,15 @@ def test_embeddings_that_do_not_fit_the_database_do_not_stop_pkl(
 
 
 def test_a_damaged_pkl_gallery_is_told_and_not_laid_on_the_database(
-    filled: Searcher, pkl: PklStore, caplog: pytest.LogCaptureFixture
+    filled: Searcher, pkl: PklStore, embedder: ModelCard, caplog: pytest.LogCaptureFixture
 ) -> None:
     pkl.path(DOMAIN).write_bytes(b"this is no pickle")
+    started_anew = PklStore(pkl.root, embedder, "retinaface")
+    searcher = Searcher(started_anew, filled.pgvector, CircuitBreaker(), timeout=10.0)
     for _ in range(5):
         with pytest.raises(GalleryError):
-            filled.search(ENROLLED[:1], DOMAIN, "dual", 5)
-    assert filled.breaker.state == "closed"
+            searcher.search(ENROLLED[:1], DOMAIN, "dual", 5)
+    assert searcher.breaker.state == "closed"
     assert "pgvector" not in caplog.text
 
 
