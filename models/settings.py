@@ -30,6 +30,11 @@ class Settings(BaseSettings):
     top_k: int = Field(10, ge=1, le=1000, description="how many nearest faces an answer lists")
     pgvector_timeout: float = Field(10.0, gt=0, description="seconds")
     api_tokens: SecretStr = Field(SecretStr(""), description="comma-separated tokens; empty: no token is asked for")
+    gate_comparisons: int = Field(50, ge=1, description="comparisons asked for before pgvector may answer alone")
+    gate_top1_rate: float = Field(0.99, ge=0, le=1, description="share that must name the same person first")
+    gate_top5_overlap: float = Field(0.98, ge=0, le=1, description="mean overlap of the first five that is asked for")
+    gate_failure_rate: float = Field(0.01, ge=0, le=1, description="share of pgvector searches that may fail")
+    gate_in_sync: bool = Field(True, description="whether both stores must hold the same pictures")
     default_domain: str = Field("demo", description="domain of requests that name none")
 
     @property
