@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from models.errors import CardError
-from runtime.align import align_similarity
-from runtime.faces import FloatArray, ImageArray
+from runtime.align import align_deepface, align_similarity
+from runtime.faces import Crops, Detections, FloatArray, ImageArray
 from runtime.session import SharedSession, as_batch
 
 BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -26,18 +26,28 @@ class Embedder:
         self.card = session.card
         if self.card.task != "embedding":
             raise CardError(f"{session.path} is a {self.card.task} model; EMBEDDER needs an embedding model.")
-        if self.card.alignment != "similarity":
-            raise CardError(f"{session.path} asks for alignment {self.card.alignment!r}; only `similarity` is known.")
+        if self.card.alignment == "none":
+            raise CardError(f"{session.path} names no alignment; an embedder needs `similarity` or `deepface`.")
 
-    def align(self, image: ImageArray, landmarks: FloatArray) -> ImageArray:
-        """Crops for :meth:`embed`: (n, h, w, 3) uint8 BGR from (h, w, 3) uint8 BGR and (n, 5, 2) float32 pixels."""
-        return align_similarity(image, landmarks, self.card.input_size, self.card.template_shift)
+    def align(self, image: ImageArray, found: Detections) -> Crops:
+        """Crops for :meth:`embed`, cut as the card says.
 
-    def embed(self, crops: ImageArray) -> FloatArray:
+        Args:
+            image: (h, w, 3) uint8 BGR.
+            found: the faces to cut out.
+
+        Returns:
+            (n, h, w, 3) BGR, 0 to 255; uint8 for the alignment ``similarity``, float32 for ``deepface``.
+        """
+        if self.card.alignment == "deepface":
+            return align_deepface(image, found.boxes, found.landmarks, self.card.input_size)
+        return align_similarity(image, found.landmarks, self.card.input_size, self.card.template_shift)
+
+    def embed(self, crops: Crops) -> FloatArray:
         """Embeddings of aligned crops.
 
         Args:
-            crops: (n, h, w, 3) uint8 BGR of the card's input size; n may be 0.
+            crops: (n, h, w, 3) uint8 or float32 BGR of the card's input size, 0 to 255; n may be 0.
 
         Returns:
             (n, d) float32, rows of length 1.
@@ -50,10 +60,10 @@ class Embedder:
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
 
-    def _run(self, crops: ImageArray) -> FloatArray:
+    def _run(self, crops: Crops) -> FloatArray:
         count = len(crops)
         padded = next(size for size in BATCH_SIZES if size >= count)
         if padded > count:
-            crops = np.concatenate([crops, np.zeros((padded - count, *crops.shape[1:]), np.uint8)])
+            crops = np.concatenate([crops, np.zeros((padded - count, *crops.shape[1:]), crops.dtype)])
         (output,) = self.session.run({self.session.inputs[0]: as_batch(crops, self.card)}, self.session.outputs[:1])
         return np.asarray(output[:count].reshape(count, -1), np.float32)

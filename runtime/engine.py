@@ -62,7 +62,7 @@ class FaceEngine:
         times = [time.perf_counter()]
         detections = self.detector.detect(image)
         times.append(time.perf_counter())
-        crops = self.embedder.align(image, detections.landmarks)
+        crops = self.embedder.align(image, detections)
         times.append(time.perf_counter())
         embeddings = self.embedder.embed(crops)
         times.append(time.perf_counter())

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
 ImageArray = npt.NDArray[np.uint8]
+Crops = npt.NDArray[np.uint8 | np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -103,11 +103,11 @@ class Sessions:
             return self._open[key]
 
 
-def as_batch(images: npt.NDArray[np.uint8], card: ModelCard) -> npt.NDArray[np.float32]:
+def as_batch(images: npt.NDArray[np.uint8 | np.float32], card: ModelCard) -> npt.NDArray[np.float32]:
     """Pixels to network input, as the card says: channel order, mean, scale, layout.
 
     Args:
-        images: (n, h, w, 3) uint8, BGR.
+        images: (n, h, w, 3) uint8 or float32, 0 to 255, BGR; stays as it is.
         card: contract of the network.
 
     Returns:
@@ -115,10 +115,10 @@ def as_batch(images: npt.NDArray[np.uint8], card: ModelCard) -> npt.NDArray[np.f
     """
     ordered = images[..., ::-1] if card.colour == "RGB" else images
     if card.layout == "NCHW":
-        batch = np.ascontiguousarray(ordered.transpose(0, 3, 1, 2), np.float32)
+        batch = np.array(ordered.transpose(0, 3, 1, 2), np.float32, order="C")
         shape = (1, 3, 1, 1)
     else:
-        batch = np.ascontiguousarray(ordered, np.float32)
+        batch = np.array(ordered, np.float32, order="C")
         shape = (1, 1, 1, 3)
     if any(card.mean):
         batch -= np.asarray(card.mean, np.float32).reshape(shape)

@@ -77,7 +77,7 @@ def test_odd_shapes_are_no_trouble(engine: FaceEngine, shape: tuple[int, int]) -
 
 
 def test_embeddings_are_unit_rows_and_do_not_depend_on_the_batch(engine: FaceEngine, six_people: np.ndarray) -> None:
-    crops = engine.embedder.align(six_people, engine.detector.detect(six_people).landmarks)
+    crops = engine.embedder.align(six_people, engine.detector.detect(six_people))
     together = engine.embedder.embed(crops)
     assert together.dtype == np.float32
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)

@@ -1,0 +1,71 @@
+"""What DeepFace itself answers. Runs in an environment of its own that has DeepFace; imports nothing of this project.
+
+python benchmarks/deepface_peer.py crops tests/runtime/deepface_crops.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+from deepface.models.Detector import FacialAreaRegion
+from deepface.modules import detection, preprocessing
+
+# Box (x, y, width, height) and eyes (the eye on the picture's left, then the other): inside, over two corners, without
+# eyes, higher than wide, upside down, where truncation costs a row (28 / 55), wide, and wholly outside.
+CASES = (
+    ((40, 25, 36, 36), (48, 40, 68, 47)),
+    ((-10, -8, 41, 40), (2, 12, 18, 8)),
+    ((85, 60, 50, 44), (95, 75, 120, 74)),
+    ((30, 30, 44, 52), None),
+    ((50, 20, 31, 47), (56, 35, 74, 18)),
+    ((42, 31, 37, 29), (70, 44, 52, 41)),
+    ((20, 10, 55, 55), (30, 30, 60, 31)),
+    ((10, 12, 98, 60), (30, 40, 60, 40)),
+    ((-55, -40, 30, 30), (-50, -30, -35, -32)),
+)
+CROP_SIZE = (24, 28)
+
+
+def write_crops(output: Path) -> None:
+    """Crops of a made-up picture, cut by DeepFace: ``picture``, ``boxes``, ``eyes`` and ``crops`` (0 to 1, BGR)."""
+    rng = np.random.default_rng(7)
+    coarse = rng.integers(0, 256, (15, 20, 3), dtype=np.uint8)
+    picture = cv2.resize(coarse, (120, 90), interpolation=cv2.INTER_CUBIC).astype(int)
+    picture = np.clip(picture + rng.integers(-12, 13, picture.shape), 0, 255).astype(np.uint8)
+    border_y, border_x = picture.shape[0] // 2, picture.shape[1] // 2
+    bordered = cv2.copyMakeBorder(picture, border_y, border_y, border_x, border_x, cv2.BORDER_CONSTANT, value=[0, 0, 0])
+    crops, eyes = [], []
+    for (x, y, width, height), points in CASES:
+        area = FacialAreaRegion(x + border_x, y + border_y, width, height, confidence=0.9)
+        if points is not None:
+            area.right_eye = (points[0] + border_x, points[1] + border_y)
+            area.left_eye = (points[2] + border_x, points[3] + border_y)
+        face = detection.extract_face(area, bordered, True, 0, border_x, border_y, "opencv")
+        rgb = face.img[:, :, ::-1] / 255
+        crops.append(preprocessing.resize_image(rgb, CROP_SIZE[::-1])[0][:, :, ::-1])
+        eyes.append(points or (np.nan,) * 4)
+    np.savez_compressed(
+        output,
+        picture=picture,
+        boxes=np.array([box for box, _ in CASES], np.float32),
+        eyes=np.array(eyes, np.float32).reshape(-1, 2, 2),
+        crops=np.array(crops, np.float32),
+    )
+
+
+def main() -> None:
+    """Run one command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    crops = commands.add_parser("crops", help="crops for tests/runtime")
+    crops.add_argument("output", type=Path)
+    crops.set_defaults(run=lambda options: write_crops(options.output))
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()
