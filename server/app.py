@@ -25,7 +25,7 @@ from server.health import live, metrics, ready
 from server.metrics import Metrics
 from server.observe import Observe
 from server.pages import index, openapi
-from server.tokens import Tokens
+from server.tokens import open_tokens
 from server.work import WorkPool
 
 ROUTES = (
@@ -87,7 +87,7 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         engine=engine,
         stores=stores,
         searcher=Searcher(stores.pkl, stores.pgvector, CircuitBreaker(), settings.pgvector_timeout),
-        tokens=Tokens(settings.api_tokens.get_secret_value()),
+        tokens=open_tokens(settings),
         metrics=measured,
         inference=pools[0],
         searches=pools[1],
