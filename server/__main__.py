@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import logging
 import shlex
 import signal
@@ -23,6 +22,7 @@ from models.errors import ModelError
 from models.settings import Settings
 from runtime.engine import open_engine
 from runtime.errors import RuntimeFault
+from server.local import is_loopback
 from server.logs import configure_logging
 from server.tokens import RIGHTS, TokenFileError, new_token, open_tokens, parse_tokens
 from server.worker import build
@@ -108,21 +108,12 @@ def _make_token(options: argparse.Namespace) -> int:
 
 
 def _check_reach(host: str, settings: Settings) -> None:
-    if not _is_loopback(host) and not open_tokens(settings):
+    if not is_loopback(host) and not open_tokens(settings):
         raise _Refused(
             f"Without tokens the server listens on this machine only, not on {host}. "
             "Set API_TOKENS to one or more comma-separated secrets, or API_TOKENS_FILE to a file that "
             "`python -m server token` makes, or leave --host at 127.0.0.1."
         )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _serve_alone(options: argparse.Namespace, settings: Settings) -> None:

@@ -22,6 +22,7 @@ from server.backend import Backend
 from server.domains import domains
 from server.errors import EXPECTED, answer_error
 from server.health import live, metrics, ready
+from server.local import LocalOnly
 from server.metrics import Metrics
 from server.observe import Observe
 from server.pages import index, openapi
@@ -66,7 +67,7 @@ def create_app(
 
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Observe)],
+        middleware=[Middleware(Observe), *([] if backend.tokens else [Middleware(LocalOnly)])],
         exception_handlers=dict.fromkeys(EXPECTED, answer_error),
         lifespan=lifespan,
     )
