@@ -6,15 +6,17 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from convert.errors import ConvertError
 from convert.fetch import Fetched, Options, fetch
+from convert.presets import PRESETS, Changes, find_preset
 from convert.progress import Progress
 from models.catalog import load_catalog
 from models.errors import ModelError
 from models.settings import Settings
+from runtime.errors import RuntimeFault
 
 FETCH_HELP = """\
 Get models of the catalog into the models folder: download, check the sha256, repair the network, compare it with its
@@ -31,6 +33,25 @@ examples:
 exit status: 0 done, 2 something went wrong (the message says what to do)
 """
 
+ADOPT_HELP = """\
+Give an ONNX file that somebody else made a model card, so that the service can load it. The graph is checked against
+the preset, repaired (batch of any length, stale inputs and foldable nodes gone), compared with its source, run once,
+and, for an embedder, tried on faces: two crops of one face must lie nearer to each other than two faces. The original
+is not touched.
+
+presets:
+{presets}
+
+examples:
+  python -m convert adopt w600k_r50.onnx --preset insightface-arcface --output arcface-r50.onnx
+  python -m convert adopt arcface_weights.onnx --preset deepface-arcface --output arcface.onnx
+  python -m convert adopt own.onnx --preset insightface-arcface --mean 0 --threshold 0.5 --output own-r18.onnx
+
+Then set EMBEDDER (or DETECTOR) to the new file.
+
+exit status: 0 done, 2 something went wrong and nothing was written (the message says what to do)
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
@@ -40,11 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_fetch(commands)
+    _add_adopt(commands)
     options = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
-    except (ConvertError, ModelError) as error:
+    except (ConvertError, ModelError, RuntimeFault) as error:
         if getattr(options, "json", False):
             print(json.dumps({"status": "error", "message": str(error)}, ensure_ascii=False))
         print(f"error: {error}", file=sys.stderr)
@@ -91,6 +113,87 @@ def _fetch(options: argparse.Namespace) -> int:
 
 def _as_json(one: Fetched) -> dict[str, str]:
     return {key: str(value) for key, value in asdict(one).items()}
+
+
+def _add_adopt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "adopt",
+        help="give an ONNX file of somebody else a card",
+        description=ADOPT_HELP.format(presets=_preset_lines()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("file", type=Path, help="an .onnx file")
+    parser.add_argument("--preset", required=True, metavar="NAME", help="what the file is; see above")
+    parser.add_argument("--output", required=True, type=Path, metavar="OUT.onnx", help="the file to write")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="faces to try it on (default: shipped by packages)")
+    _add_card_options(parser)
+    parser.set_defaults(run=_adopt)
+
+
+def _adopt(options: argparse.Namespace) -> int:
+    # Imported here: a fetch with nothing to do loads neither onnx nor onnxruntime.
+    from convert.adopt import adopt  # noqa: PLC0415
+    from convert.portraits import portraits_from  # noqa: PLC0415
+
+    with Progress() as progress:
+        done = adopt(
+            options.file,
+            find_preset(options.preset),
+            options.output,
+            lambda: portraits_from(options.images, models_folder(options.models_dir), progress.say),
+            changes=_changes(options),
+            say=progress.say,
+        )
+    if options.json:
+        answer = {"path": str(done.path), "sha256": done.sha256, "checks": done.checks, "card": asdict(done.card)}
+        print(json.dumps({"status": "success", **answer}, ensure_ascii=False))
+        return 0
+    print(f"{done.path}: written; {'; '.join(done.checks)}")
+    variable = "EMBEDDER" if done.card.task == "embedding" else "DETECTOR"
+    print(f"  use it with: {variable}={done.path}")
+    return 0
+
+
+def _preset_lines() -> str:
+    return "\n".join(f"  {preset.name:24}{preset.about}" for preset in PRESETS)
+
+
+def _add_card_options(parser: argparse.ArgumentParser) -> None:
+    """Options that `adopt` and `export` share: what the card should say, where models are, and JSON."""
+    card = parser.add_argument_group("what the card says instead of the preset")
+    card.add_argument("--name", help="name of the model (default: the output file's)")
+    card.add_argument("--threshold", type=float, help="cosine distance up to which two faces count as one person")
+    card.add_argument("--threshold-origin", metavar="TEXT", help="how the threshold was chosen")
+    card.add_argument("--colour", choices=("RGB", "BGR"), help="channel order that the network expects")
+    card.add_argument("--mean", type=_triple, metavar="M[,M,M]", help="subtracted from pixels of 0 to 255")
+    card.add_argument("--scale", type=_triple, metavar="S[,S,S]", help="factor after that, for example 0.0078125")
+    card.add_argument("--alignment", choices=("similarity", "deepface"), help="how faces are cut out")
+    card.add_argument("--template-shift", type=_pair, metavar="X,Y", help="pixels added to the 112 x 112 template")
+    card.add_argument("--space", help="name of the embedding space; galleries of one space are comparable")
+    card.add_argument("--licence", help="licence of the weights")
+    card.add_argument("--notes", help="anything that a person should know")
+    parser.add_argument("--models-dir", type=Path, help="models folder (default: MODELS_DIR, else DATA_DIR/models)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _changes(options: argparse.Namespace) -> Changes:
+    return Changes(**{field.name: getattr(options, field.name) for field in fields(Changes)})
+
+
+def _triple(text: str) -> tuple[float, float, float]:
+    numbers = [float(part) for part in text.split(",")]
+    if len(numbers) == 1:
+        numbers *= 3
+    if len(numbers) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither one number nor three with commas between")
+    return (numbers[0], numbers[1], numbers[2])
+
+
+def _pair(text: str) -> tuple[float, float]:
+    numbers = [float(part) for part in text.split(",")]
+    if len(numbers) != 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers with a comma between")
+    return (numbers[0], numbers[1])
 
 
 def models_folder(given: Path | None) -> Path:

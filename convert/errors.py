@@ -13,5 +13,13 @@ class RepairError(ConvertError):
     """A source file is not the network that it should be, or cannot be repaired."""
 
 
+class PresetError(ConvertError):
+    """A network does not fit what is said of it, or there is no such preset."""
+
+
+class FacesError(ConvertError):
+    """There are no pictures of faces to work with."""
+
+
 class ParityError(ConvertError):
     """The repaired network does not give what its source gives; nothing is written."""

@@ -83,6 +83,13 @@ class SourceNetwork:
             if node.name not in read
         }
 
+    def signature(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The inputs that are read, and the outputs: name, type and shape."""
+        inputs = [node for node in self._session.get_inputs() if node.name == self.input]
+        nodes = (inputs, self._session.get_outputs())
+        described = [[{"name": n.name, "type": n.type, "shape": list(n.shape)} for n in part] for part in nodes]
+        return described[0], described[1]
+
     def run(self, picture: Array, outputs: Sequence[str]) -> list[Array]:
         """Outputs for one picture, (1, 3, h, w) float32."""
         results: list[Array] = self._session.run(list(outputs), {self.input: picture, **self._stale})

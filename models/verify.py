@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,14 @@ from models.store import file_sha256, is_intact, recorded_sha256
 MIN_COSINE = 0.97
 """Below this not even a quantised network counts as the same (fp32 repairs are held to 0.99999 when written)."""
 
-DETECTOR_OUTPUTS = {"retinaface-mobilenet": 3, "yunet": 12}
+DETECTOR_OUTPUTS: Mapping[str, tuple[int, ...]] = {
+    "retinaface-mobilenet": (3,),
+    "retinaface-resnet50": (9,),
+    "yunet": (12,),
+    "scrfd": (6, 9, 10, 15),
+    "insightface-retinaface": (6, 9, 10, 15),
+}
+"""How many outputs a family of detectors may have (with and without landmarks, with three and with five strides)."""
 
 Values = Sequence[dict[str, Any]]
 
@@ -62,8 +69,9 @@ def fit_problems(card: ModelCard, inputs: Values, outputs: Values) -> list[str]:
             problems.append(
                 f"Its outputs are {[o['shape'] for o in outputs]}; one of (n, {card.dimension}) is expected."
             )
-    elif len(outputs) != DETECTOR_OUTPUTS.get(card.family, len(outputs)):
-        problems.append(f"It has {len(outputs)} outputs; {card.family} has {DETECTOR_OUTPUTS[card.family]}.")
+    elif len(outputs) not in DETECTOR_OUTPUTS.get(card.family, (len(outputs),)):
+        counts = " or ".join(str(count) for count in DETECTOR_OUTPUTS[card.family])
+        problems.append(f"It has {len(outputs)} outputs; {card.family} has {counts}.")
     return problems
 
 

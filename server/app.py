@@ -22,11 +22,10 @@ from server.backend import Backend
 from server.domains import domains
 from server.errors import EXPECTED, answer_error
 from server.health import live, metrics, ready
-from server.local import LocalOnly
 from server.metrics import Metrics
 from server.observe import Observe
 from server.pages import index, openapi
-from server.tokens import open_tokens
+from server.tokens import Tokens
 from server.work import WorkPool
 
 ROUTES = (
@@ -67,7 +66,7 @@ def create_app(
 
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Observe), *([] if backend.tokens else [Middleware(LocalOnly)])],
+        middleware=[Middleware(Observe)],
         exception_handlers=dict.fromkeys(EXPECTED, answer_error),
         lifespan=lifespan,
     )
@@ -88,7 +87,7 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         engine=engine,
         stores=stores,
         searcher=Searcher(stores.pkl, stores.pgvector, CircuitBreaker(), settings.pgvector_timeout),
-        tokens=open_tokens(settings),
+        tokens=Tokens(settings.api_tokens.get_secret_value()),
         metrics=measured,
         inference=pools[0],
         searches=pools[1],

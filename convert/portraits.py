@@ -1,0 +1,140 @@
+"""Pictures of faces to measure networks on: a folder of people, or what installed packages ship."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from convert.errors import FacesError
+from convert.fetch import Options, fetch
+from models.catalog import load_catalog
+from models.store import ModelStore
+from runtime.decode import decode
+from runtime.detectors import Detector, open_detector
+from runtime.embed import Embedder
+from runtime.errors import ImageError
+from runtime.faces import Crops, Detections, ImageArray
+from runtime.session import SharedSession
+
+DETECTOR = "retinaface"
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+SHIPPED = (
+    ("insightface", "data/images/t1.jpg"),
+    ("insightface", "data/images/Tom_Hanks_54745.png"),
+    ("skimage", "data/astronaut.png"),
+    ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+)
+"""Pictures of people that packages ship: package, path inside it. Packages are looked up, never imported."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Portrait:
+    """One face in one picture.
+
+    Attributes:
+        image: (h, w, 3) uint8 BGR, the face and its surroundings.
+        face: the one face, in pixels of ``image``.
+        person: who it is; "" when nobody said.
+        source: file, relative to the folder, or package and file name.
+    """
+
+    image: ImageArray
+    face: Detections
+    person: str
+    source: str
+
+
+def shipped_pictures() -> list[tuple[str, Path]]:
+    """Pictures of people among the installed packages: what to call each, and its path."""
+    found = []
+    for package, inside in SHIPPED:
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+            path = Path(folder) / inside
+            if path.is_file():
+                found.append((f"{package}/{path.name}", path))
+    return found
+
+
+def face_detector(models_dir: Path, say: Say) -> Detector:
+    """The detector that finds faces to measure on; fetched into ``models_dir`` when it is not there.
+
+    Raises:
+        ConvertError: it cannot be had.
+    """
+    entry = load_catalog().find(DETECTOR)
+    (found,) = fetch([entry], models_dir, Options(), say)
+    return open_detector(SharedSession(ModelStore(models_dir).resolve(str(found.path))))
+
+
+def portraits_from(folder: Path | None, models_dir: Path, say: Say) -> list[Portrait]:
+    """The faces of ``folder``, or, when it is None, those that installed packages ship (perhaps none)."""
+    if folder is None and not shipped_pictures():
+        return []
+    detector = face_detector(models_dir, say)
+    return shipped_portraits(detector) if folder is None else folder_portraits(folder, detector, say)
+
+
+def folder_portraits(folder: Path, detector: Detector, say: Say = lambda _text: None) -> list[Portrait]:
+    """The faces of ``folder/<person>/<picture>`` (the largest of each picture) and ``folder/<picture>`` (all).
+
+    Raises:
+        FacesError: the folder is not there, or no face was found in it.
+    """
+    if not folder.is_dir():
+        raise FacesError(f"{folder} is no folder. Name one that holds pictures: DIR/<person>/<picture>.")
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    portraits = []
+    for number, path in enumerate(paths, start=1):
+        inside = path.relative_to(folder)
+        person = inside.parts[0] if len(inside.parts) > 1 else ""
+        portraits += _faces(path, detector, person, str(inside), say)
+        if number % 500 == 0:
+            say(f"{number} of {len(paths)} pictures read, {len(portraits)} faces")
+    if not portraits:
+        raise FacesError(f"No face was found in the {len(paths)} pictures of {folder}.")
+    return portraits
+
+
+def shipped_portraits(detector: Detector) -> list[Portrait]:
+    """The faces that installed packages ship, all unnamed; empty when there are none."""
+    return [
+        portrait
+        for name, path in shipped_pictures()
+        for portrait in _faces(path, detector, "", name, lambda _text: None)
+    ]
+
+
+def crops(embedder: Embedder, portraits: Sequence[Portrait]) -> Crops:
+    """Aligned crops for ``embedder``: (n, h, w, 3) BGR, 0 to 255."""
+    return np.concatenate([embedder.align(portrait.image, portrait.face) for portrait in portraits])
+
+
+def _faces(path: Path, detector: Detector, person: str, source: str, say: Say) -> list[Portrait]:
+    try:
+        image = decode(path.read_bytes())
+    except ImageError as error:
+        say(f"left out {source}: {error}")
+        return []
+    found = detector.detect(image)
+    if not len(found):
+        say(f"left out {source}: no face was found")
+        return []
+    chosen = range(len(found)) if not person else [int(np.argmax(found.boxes[:, 2] * found.boxes[:, 3]))]
+    return [_trimmed(image, found.take(np.array([index])), person, source) for index in chosen]
+
+
+def _trimmed(image: ImageArray, face: Detections, person: str, source: str) -> Portrait:
+    """The face with its surroundings, one box on every side, so that thousands fit into memory."""
+    x, y, width, height = face.boxes[0]
+    left, top = max(int(x - width), 0), max(int(y - height), 0)
+    cut = image[top : int(y + 2 * height) + 1, left : int(x + 2 * width) + 1].copy()
+    shift = np.array([left, top], np.float32)
+    boxes = face.boxes - np.concatenate([shift, [0, 0]]).astype(np.float32)
+    return Portrait(cut, Detections(boxes, face.landmarks - shift, face.scores), person, source)
