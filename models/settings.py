@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     gate_top5_overlap: float = Field(0.98, ge=0, le=1, description="mean overlap of the first five that is asked for")
     gate_failure_rate: float = Field(0.01, ge=0, le=1, description="share of pgvector searches that may fail")
     gate_in_sync: bool = Field(True, description="whether both stores must hold the same pictures")
+    api_tokens_file: Path | None = Field(None, description="TOML file of tokens with names, rights and domains")
+    rate_limit: float = Field(0.0, ge=0, description="requests a second of each token; 0: no limit")
     default_domain: str = Field("demo", description="domain of requests that name none")
 
     @property

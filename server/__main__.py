@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import logging
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -17,12 +17,14 @@ from pydantic import ValidationError
 from matchers.demo import DOMAIN as DEMO_DOMAIN
 from matchers.demo import demo_picture
 from matchers.errors import MatcherError
+from matchers.files import written_atomically
 from models.errors import ModelError
 from models.settings import Settings
 from runtime.engine import open_engine
 from runtime.errors import RuntimeFault
+from server.local import is_loopback
 from server.logs import configure_logging
-from server.tokens import Tokens
+from server.tokens import RIGHTS, TokenFileError, new_token, open_tokens, parse_tokens
 from server.worker import build
 
 logger = logging.getLogger("server")
@@ -33,6 +35,8 @@ _USAGE_ERROR = 2
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal comes. Returns the exit status: 2 when the settings or the models do not allow a start."""
     options = _parse(arguments)
+    if options.command == "token":
+        return _make_token(options)
     configure_logging()
     signal.signal(signal.SIGTERM, _leave)
     try:
@@ -47,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name = ".".join(str(part) for part in problem["loc"]).upper()
             print(f"{name}: {problem['msg']}. See the table of settings in README.md.", file=sys.stderr)
         return _USAGE_ERROR
-    except (ModelError, RuntimeFault, MatcherError, _Refused) as error:
+    except (ModelError, RuntimeFault, MatcherError, TokenFileError, _Refused) as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
     except KeyboardInterrupt:
@@ -64,27 +68,52 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes, each with its models (default: 1)")
+    commands = parser.add_subparsers(dest="command", metavar="")
+    token = commands.add_parser(
+        "token",
+        help="make a token for a client",
+        description="Make a token. Its secret is printed once and kept nowhere; the file gets its sha256.",
+        epilog="example: python -m server token --name app --domains slovenia,serbia --file tokens.toml",
+    )
+    token.add_argument("--name", required=True, help="how logs call the client")
+    token.add_argument("--rights", default="analyze", help=f"comma-separated: {', '.join(RIGHTS)} (default: analyze)")
+    token.add_argument("--domains", help="comma-separated domains that it may use (default: all)")
+    token.add_argument("--rate", type=float, default=0.0, help="requests a second (default: RATE_LIMIT)")
+    token.add_argument("--file", type=Path, help="token file to add it to; name it in API_TOKENS_FILE")
     options = parser.parse_args(arguments)
     if options.workers < 1:
         parser.error("--workers must be 1 or more")
     return options
 
 
-def _check_reach(host: str, settings: Settings) -> None:
-    if not _is_loopback(host) and not Tokens(settings.api_tokens.get_secret_value()):
-        raise _Refused(
-            f"Without API_TOKENS the server listens on this machine only, not on {host}. "
-            "Set API_TOKENS to one or more comma-separated secrets, or leave --host at 127.0.0.1."
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+def _make_token(options: argparse.Namespace) -> int:
+    rights = options.rights.split(",")
+    domains = options.domains.split(",") if options.domains else None
+    secret, entry = new_token(options.name, rights, domains, options.rate)
+    present = ""
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        if options.file is not None and options.file.exists():
+            present = options.file.read_text("utf-8").rstrip() + "\n\n"
+        parse_tokens(present + entry, str(options.file or "the new token"))
+        if options.file is not None:
+            with written_atomically(options.file) as file:
+                file.write((present + entry).encode())
+    except (OSError, TokenFileError) as error:
+        print(error, file=sys.stderr)
+        return _USAGE_ERROR
+    if options.file is None:
+        print(f"{entry}\n# the secret, shown once:", file=sys.stderr)
+    print(secret)
+    return 0
+
+
+def _check_reach(host: str, settings: Settings) -> None:
+    if not is_loopback(host) and not open_tokens(settings):
+        raise _Refused(
+            f"Without tokens the server listens on this machine only, not on {host}. "
+            "Set API_TOKENS to one or more comma-separated secrets, or API_TOKENS_FILE to a file that "
+            "`python -m server token` makes, or leave --host at 127.0.0.1."
+        )
 
 
 def _serve_alone(options: argparse.Namespace, settings: Settings) -> None:
@@ -109,7 +138,7 @@ def _serve_many(options: argparse.Namespace, settings: Settings) -> None:
 
 def _say_how_to_ask(options: argparse.Namespace, settings: Settings) -> None:
     picture = demo_picture()
-    if picture is not None and not settings.api_tokens.get_secret_value():
+    if picture is not None and not open_tokens(settings):
         file = shlex.quote(f"image=@{picture}")
         logger.info("try: curl -F %s 'http://%s:%d/analyze?domain=%s'", file, options.host, options.port, DEMO_DOMAIN)
 

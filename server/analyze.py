@@ -35,9 +35,10 @@ async def analyze(request: Request) -> Response:
 
 async def _analyze(request: Request, backend: Backend) -> dict[str, Any]:
     start = time.perf_counter()
-    backend.tokens.check(request.headers.get("authorization"))
+    caller = backend.tokens.check(request.headers.get("authorization"))
     backend.inference.check_room()
     domain = domain_name(request.query_params.get("domain") or backend.default_domain)
+    caller.enter(domain)
     language = _language(request.query_params.get("language"))
     mode = request.state.mode = backend.mode(domain)
     data = await read_picture(request, backend.engine.limits.max_bytes)

@@ -22,10 +22,11 @@ from server.backend import Backend
 from server.domains import domains
 from server.errors import EXPECTED, answer_error
 from server.health import live, metrics, ready
+from server.local import LocalOnly
 from server.metrics import Metrics
 from server.observe import Observe
 from server.pages import index, openapi
-from server.tokens import Tokens
+from server.tokens import open_tokens
 from server.work import WorkPool
 
 ROUTES = (
@@ -66,7 +67,7 @@ def create_app(
 
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Observe)],
+        middleware=[Middleware(Observe), *([] if backend.tokens else [Middleware(LocalOnly)])],
         exception_handlers=dict.fromkeys(EXPECTED, answer_error),
         lifespan=lifespan,
     )
@@ -87,7 +88,7 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         engine=engine,
         stores=stores,
         searcher=Searcher(stores.pkl, stores.pgvector, CircuitBreaker(), settings.pgvector_timeout),
-        tokens=Tokens(settings.api_tokens.get_secret_value()),
+        tokens=open_tokens(settings),
         metrics=measured,
         inference=pools[0],
         searches=pools[1],

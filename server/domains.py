@@ -19,8 +19,9 @@ logger = logging.getLogger(__name__)
 async def domains(request: Request) -> Response:
     """Every domain with its mode and the number of faces in each store; null for a store that does not answer."""
     backend = backend_of(request)
-    backend.tokens.check(request.headers.get("authorization"))
-    return JSONResponse({"status": "success", "domains": await backend.searches.run(lambda: _list(backend))})
+    caller = backend.tokens.check(request.headers.get("authorization"))
+    listed = await backend.searches.run(lambda: _list(backend))
+    return JSONResponse({"status": "success", "domains": [row for row in listed if caller.may_enter(row["domain"])]})
 
 
 def _list(backend: Backend) -> list[dict[str, Any]]:
