@@ -147,7 +147,7 @@ class PklStore:
         """One process at a time changes a domain's gallery."""
         path = self.path(domain)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.root / f".{domain}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)

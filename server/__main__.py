@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -22,6 +24,7 @@ from models.errors import ModelError
 from models.settings import Settings
 from runtime.engine import open_engine
 from runtime.errors import RuntimeFault
+from server.doctor import examine
 from server.local import is_loopback
 from server.logs import configure_logging
 from server.tokens import RIGHTS, TokenFileError, new_token, open_tokens, parse_tokens
@@ -37,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     if options.command == "token":
         return _make_token(options)
+    if options.command == "doctor":
+        return _examine(options)
     configure_logging()
     signal.signal(signal.SIGTERM, _leave)
     try:
@@ -47,9 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             _serve_many(options, settings)
     except ValidationError as error:
-        for problem in error.errors(include_input=False, include_url=False):
-            name = ".".join(str(part) for part in problem["loc"]).upper()
-            print(f"{name}: {problem['msg']}. See the table of settings in README.md.", file=sys.stderr)
+        _say_what_is_wrong(error)
         return _USAGE_ERROR
     except (ModelError, RuntimeFault, MatcherError, TokenFileError, _Refused) as error:
         print(error, file=sys.stderr)
@@ -80,6 +83,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     token.add_argument("--domains", help="comma-separated domains that it may use (default: all)")
     token.add_argument("--rate", type=float, default=0.0, help="requests a second (default: RATE_LIMIT)")
     token.add_argument("--file", type=Path, help="token file to add it to; name it in API_TOKENS_FILE")
+    doctor = commands.add_parser(
+        "doctor",
+        help="check models, provider, database, galleries, disk and permissions",
+        description="Check everything that serving needs and say what to do. Exit status: 0 all well, 1 a problem.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     if options.workers < 1:
         parser.error("--workers must be 1 or more")
@@ -105,6 +114,27 @@ def _make_token(options: argparse.Namespace) -> int:
         print(f"{entry}\n# the secret, shown once:", file=sys.stderr)
     print(secret)
     return 0
+
+
+def _examine(options: argparse.Namespace) -> int:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        _say_what_is_wrong(error)
+        return _USAGE_ERROR
+    findings = list(examine(settings))
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        for finding in findings:
+            print(f"{finding.status:8} {finding.part}: {finding.detail}")
+    return int(any(finding.status == "problem" for finding in findings))
+
+
+def _say_what_is_wrong(error: ValidationError) -> None:
+    for problem in error.errors(include_input=False, include_url=False):
+        name = ".".join(str(part) for part in problem["loc"]).upper()
+        print(f"{name}: {problem['msg']}. See the table of settings in README.md.", file=sys.stderr)
 
 
 def _check_reach(host: str, settings: Settings) -> None:

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def doctor(plain_environment: Mapping[str, str], models_dir: Path, tmp_path: Path) -> Any:
+    """Runs ``python -m server doctor --json``: exit status, and status and detail by part."""
+
+    def run(**settings: str) -> tuple[int, dict[str, tuple[str, str]]]:
+        environment = {
+            **plain_environment,
+            "MODELS_DIR": str(models_dir),
+            "DATA_DIR": str(tmp_path / "data"),
+            "EXECUTION_PROVIDER": "cpu",
+            "VECTOR_DB_ENABLED": "false",
+            **settings,
+        }
+        command = [sys.executable, "-m", "server", "doctor", "--json"]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert "Traceback" not in result.stderr
+        found = {finding["part"]: (finding["status"], finding["detail"]) for finding in json.loads(result.stdout)}
+        return result.returncode, found
+
+    return run
+
+
+def test_a_healthy_machine_has_nothing_to_report(doctor: Any) -> None:
+    status, found = doctor(VECTOR_DB_ENABLED="true")
+    assert status == 0
+    assert {status for status, _ in found.values()} == {"ok"}
+    assert set(found) >= {"data folder", "disk", "tokens", "detector retinaface", "embedder sface", "PostgreSQL"}
+
+
+def test_a_missing_model_is_named_with_the_command_that_gets_it(doctor: Any, tmp_path: Path) -> None:
+    status, found = doctor(MODELS_DIR=str(tmp_path / "none"))
+    assert status == 1
+    assert found["embedder sface"][0] == "problem"
+    assert "python -m convert fetch" in found["embedder sface"][1]
+
+
+def test_a_damaged_model_is_found(doctor: Any, models_dir: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(models_dir, tmp_path / "models")
+    with (copy / "sface.onnx").open("r+b") as file:
+        file.seek(-1000, os.SEEK_END)
+        file.write(b"\xff" * 8)
+    status, found = doctor(MODELS_DIR=str(copy))
+    assert (status, found["embedder sface"][0]) == (1, "problem")
+
+
+def test_a_database_that_is_away_is_found(doctor: Any) -> None:
+    url = "postgresql://nobody:hidden@127.0.0.1:1/none"
+    status, found = doctor(VECTOR_DB_ENABLED="true", DATABASE_URL=url, PGVECTOR_TIMEOUT="2")
+    assert (status, found["PostgreSQL"][0]) == (1, "problem")
+    assert "hidden" not in found["PostgreSQL"][1]
+
+
+def test_a_corrupt_gallery_and_a_wrong_token_file_are_found(doctor: Any, tmp_path: Path) -> None:
+    gallery = tmp_path / "data" / "galleries" / "d"
+    gallery.mkdir(parents=True)
+    name = "ds_model_sface_detector_retinaface_aligned_normalization_base_expand_0.pkl"
+    (gallery / name).write_bytes(b"\x80\x04nothing")
+    (tmp_path / "tokens.toml").write_text("[[token]]\n")
+    status, found = doctor(API_TOKENS_FILE=str(tmp_path / "tokens.toml"))
+    assert status == 1
+    assert found["PKL galleries"][0] == "problem"
+    assert "tokens.toml, token 1" in found["tokens"][1]
+
+
+def test_a_gallery_folder_open_to_everybody_is_a_warning(doctor: Any, tmp_path: Path) -> None:
+    (tmp_path / "data" / "galleries").mkdir(parents=True)
+    (tmp_path / "data" / "galleries").chmod(0o755)
+    status, found = doctor()
+    assert (status, found["data folder"][0]) == (0, "warning")
+    assert "chmod" in found["data folder"][1]
+
+
+def test_a_provider_that_cannot_load_is_found(doctor: Any) -> None:
+    status, found = doctor(EXECUTION_PROVIDER="cuda")
+    provider, detail = found["execution provider"]
+    assert (status, provider) in {(1, "problem"), (0, "ok")}
+    assert "CUDAExecutionProvider" in detail
