@@ -26,6 +26,7 @@ from matchers.demo import DOMAIN, demo_picture, ensure_demo
 from matchers.dual import Searcher
 from matchers.errors import InvalidName, MatcherError, StoreUnavailable, UnknownDomain
 from matchers.folder import FolderError
+from matchers.languages import Languages, UnknownLanguage
 from matchers.names import domain_name
 from matchers.service import Stores, open_stores
 from matchers.sync import SyncReport, sync_folder
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
         status: int = args.run(args, Settings())
-    except (InputError, InvalidName, FolderError, UnknownDomain, ImageError, ModelError) as error:
+    except (InputError, InvalidName, FolderError, UnknownDomain, UnknownLanguage, ImageError, ModelError) as error:
         return _fail(str(error), BAD_INPUT)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
@@ -109,7 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     search.add_argument("--domain", required=True, metavar="D", help="the domain to search")
     search.add_argument("--mode", choices=get_args(Mode), help="where to search (default: as the settings say)")
-    search.add_argument("--language", default="english", help="language of the description (default: english)")
+    search.add_argument(
+        "--language",
+        default="english",
+        help="language of the description, such as german or sr-Cyrl (default: english)",
+    )
     search.add_argument("picture", type=Path, metavar="PICTURE", help="JPEG, PNG, WebP, BMP or TIFF")
     search.set_defaults(run=_search)
 
@@ -196,6 +201,7 @@ def _print_sync(report: SyncReport) -> None:
 
 def _search(args: argparse.Namespace, settings: Settings) -> int:
     domain = domain_name(args.domain)
+    language = Languages().find(args.language)
     try:
         data = args.picture.read_bytes()
     except OSError as error:
@@ -210,7 +216,13 @@ def _search(args: argparse.Namespace, settings: Settings) -> int:
         if threshold is None:
             raise InputError(f"the card of {engine.embedder_card.name} has no threshold; set MATCH_THRESHOLD")
     answer = analyze_answer(
-        analysis, outcome, domain=domain, language=args.language, threshold=threshold, top_k=settings.top_k
+        analysis,
+        outcome,
+        domain=domain,
+        language=language,
+        language_name=args.language,
+        threshold=threshold,
+        top_k=settings.top_k,
     )
     if args.json:
         _print_json(answer)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from matchers.base import Match
 from matchers.compare import Comparison, merge
+from matchers.describe import Seen, describe
 from matchers.dual import Outcome, Results
+from matchers.languages import Language
 from runtime.faces import Analysis, FloatArray
 
 # One step over the threshold takes the confidence from 0.5 to 0.27; two people are seldom less than 0.1 apart.
@@ -18,7 +20,14 @@ _CONFIDENCE_STEP = 0.1
 
 
 def analyze_answer(
-    analysis: Analysis, outcome: Outcome, *, domain: str, language: str, threshold: float, top_k: int
+    analysis: Analysis,
+    outcome: Outcome,
+    *,
+    domain: str,
+    language: Language,
+    threshold: float,
+    top_k: int,
+    language_name: str = "",
 ) -> dict[str, Any]:
     """One analysed and searched picture as a JSON object (see "Contracts" in the design).
 
@@ -36,7 +45,9 @@ def analyze_answer(
     nearest match of every face that it recognises (at most ``threshold`` away), from left to right; ``comparison``
     covers all faces (:func:`matchers.compare.merge`), null unless both stores answered.
 
-    ``threshold`` is a cosine distance. Pixels are integers, all numbers are finite.
+    ``description`` says in ``language`` who is where (:func:`matchers.describe.describe`); ``language_name`` is what
+    the caller calls it, by default its English name. ``threshold`` is a cosine distance. Pixels are integers, all
+    numbers are finite.
     """
     count = len(analysis.detections)
     pkl = _sliced(outcome.pkl, count, top_k)
@@ -44,19 +55,19 @@ def analyze_answer(
     deciding = pgvector if outcome.pkl is None else pkl
     comparisons: Sequence[Comparison | None] = outcome.comparisons or [None] * count
     left_to_right = [int(index) for index in np.argsort(_centres(analysis), kind="stable")]
-    names = [_recognized(deciding[index], threshold) for index in left_to_right]
+    people = [_recognized(deciding[index], threshold) for index in range(count)]
     known = [index for index in left_to_right if _recognized(pgvector[index], threshold) is not None]
     return {
         "status": "success",
         "mode": outcome.mode,
         "domain": domain,
-        "language": language,
-        "description": describe(names, language),
+        "language": language_name or language.name,
+        "description": describe(_seen(analysis, people), analysis.width, language),
         "image": {"width": analysis.width, "height": analysis.height},
         "faces": [
             {
                 **_detection(analysis, index),
-                "person": _recognized(deciding[index], threshold),
+                "person": people[index],
                 "distance": _distance(deciding[index][0].distance) if deciding[index] else None,
                 "confidence": round(confidence(deciding[index][0].distance, threshold), 6) if deciding[index] else 0.0,
                 "pkl_results": [_match(match) for match in pkl[index]],
@@ -65,7 +76,7 @@ def analyze_answer(
             }
             for index in range(count)
         ],
-        "recognized_faces": list(dict.fromkeys(name for name in names if name is not None)),
+        "recognized_faces": _named_once(people[index] for index in left_to_right),
         "pgvector_results": [_match(pgvector[index][0]) for index in known],
         "comparison": _comparison(None if outcome.comparisons is None else merge(outcome.comparisons)),
         "timing_ms": {key: round(value, 3) for key, value in {**analysis.timing_ms, **outcome.timing_ms}.items()},
@@ -82,31 +93,16 @@ def confidence(distance: float, threshold: float) -> float:
     return 1 / (1 + math.exp(exponent)) if exponent < 0 else math.exp(-exponent) / (1 + math.exp(-exponent))
 
 
-def describe(names: Sequence[str | None], language: str) -> str:
-    """One sentence on who is in the picture; ``names`` from left to right, None for a stranger.
-
-    A language that has no sentences yet gets the English ones.
-    """
-    sentences = _SENTENCES.get(language.casefold(), _SENTENCES["english"])
-    if not names:
-        return sentences["none"]
-    listed = ", ".join(name if name is not None else sentences["stranger"] for name in names)
-    form = "strangers" if not any(names) else "many"
-    if len(names) == 1:
-        form = "one stranger" if names[0] is None else "one"
-    return sentences[form].format(count=len(names), names=listed)
+def _named_once(people: Iterable[str | None]) -> list[str]:
+    return list(dict.fromkeys(person for person in people if person is not None))
 
 
-_SENTENCES = {
-    "english": {
-        "none": "No face was found.",
-        "one": "One face was found: {names}.",
-        "one stranger": "One face was found, nobody known.",
-        "many": "{count} faces were found, from left to right: {names}.",
-        "strangers": "{count} faces were found, nobody known.",
-        "stranger": "unknown",
-    },
-}
+def _seen(analysis: Analysis, people: Sequence[str | None]) -> list[Seen]:
+    widths = analysis.detections.boxes[:, 2]
+    return [
+        Seen(person, float(centre), float(width))
+        for person, centre, width in zip(people, _centres(analysis), widths, strict=True)
+    ]
 
 
 def _detection(analysis: Analysis, index: int) -> dict[str, Any]:

@@ -10,19 +10,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from matchers.answer import analyze_answer
+from matchers.languages import Language
 from matchers.names import domain_name
 from server.backend import Backend, backend_of
-from server.errors import EXPECTED, ApiError, api_error
+from server.errors import EXPECTED, api_error
 from server.upload import read_picture
-
-_DEFAULT_LANGUAGE = "english"
 
 
 async def analyze(request: Request) -> Response:
     """Answers as the design's contract says; see ``matchers.answer`` for the fields."""
     backend = backend_of(request)
     try:
-        answer = await _analyze(request, backend)
+        answer, language = await _analyze(request, backend)
     except EXPECTED as cause:
         error = api_error(cause)
         backend.metrics.refused(getattr(request.state, "mode", "none"), error.code)
@@ -30,16 +29,26 @@ async def analyze(request: Request) -> Response:
     people = [face["person"] for face in answer["faces"]]
     known = sum(person is not None for person in people)
     backend.metrics.answered(answer["mode"], answer["timing_ms"], known, len(people) - known)
-    return JSONResponse(answer)
+    return JSONResponse(answer, headers={"Content-Language": language.tag})
 
 
-async def _analyze(request: Request, backend: Backend) -> dict[str, Any]:
+def asked_language(request: Request, backend: Backend) -> Language:
+    """The language of the query's ``language``, else of ``Accept-Language`` as far as it is there, else English.
+
+    Raises:
+        UnknownLanguage: the query names one that is not there.
+    """
+    name = request.query_params.get("language")
+    return backend.languages.find(name) if name else backend.languages.preferred(request.headers.get("accept-language"))
+
+
+async def _analyze(request: Request, backend: Backend) -> tuple[dict[str, Any], Language]:
     start = time.perf_counter()
     caller = backend.tokens.check(request.headers.get("authorization"))
     backend.inference.check_room()
     domain = domain_name(request.query_params.get("domain") or backend.default_domain)
     caller.enter(domain)
-    language = _language(request.query_params.get("language"))
+    language = asked_language(request, backend)
     mode = request.state.mode = backend.mode(domain)
     data = await read_picture(request, backend.engine.limits.max_bytes)
     analysis = await backend.inference.run(partial(backend.engine.analyze, data))
@@ -47,16 +56,14 @@ async def _analyze(request: Request, backend: Backend) -> dict[str, Any]:
         partial(backend.searcher.search, analysis.embeddings, domain, mode, backend.top_k)
     )
     answer = analyze_answer(
-        analysis, outcome, domain=domain, language=language, threshold=backend.threshold, top_k=backend.top_k
+        analysis,
+        outcome,
+        domain=domain,
+        language=language,
+        language_name=request.query_params.get("language", ""),
+        threshold=backend.threshold,
+        top_k=backend.top_k,
     )
     request.state.mode = outcome.mode
     answer["timing_ms"]["total"] = round((time.perf_counter() - start) * 1000, 3)
-    return answer
-
-
-def _language(given: str | None) -> str:
-    if not given:
-        return _DEFAULT_LANGUAGE
-    if len(given) > 32 or not given.replace("-", "").replace("_", "").isalnum():
-        raise ApiError(422, "invalid_language", "The language is not a name such as `english` or `sr`.")
-    return given
+    return answer, language

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from matchers.breaker import CircuitBreaker
 from matchers.dual import Searcher
+from matchers.languages import Languages
 from matchers.names import domain_name
 from matchers.service import Stores
 from models.settings import Settings
@@ -92,6 +93,7 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         metrics=measured,
         inference=pools[0],
         searches=pools[1],
+        languages=Languages(),
         default_domain=domain_name(settings.default_domain),
         default_mode=settings.default_mode,
         threshold=threshold,

@@ -8,6 +8,7 @@ from typing import cast
 from starlette.requests import Request
 
 from matchers.dual import Searcher
+from matchers.languages import Languages
 from matchers.service import Stores
 from models.settings import Mode
 from runtime.engine import FaceEngine
@@ -26,6 +27,7 @@ class Backend:
         searcher: searches them by mode.
         inference: threads for the engine.
         searches: threads for the galleries; apart, so that a slow database does not hold up pictures.
+        languages: what answers and the page can be written in.
         default_domain: domain of requests that name none.
         default_mode: mode of a domain.
         threshold: cosine distance up to which two faces count as one person.
@@ -39,6 +41,7 @@ class Backend:
     metrics: Metrics
     inference: WorkPool
     searches: WorkPool
+    languages: Languages
     default_domain: str
     default_mode: Mode
     threshold: float

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from matchers.errors import InvalidName, MatcherError, StoreUnavailable, UnknownDomain
+from matchers.languages import UnknownLanguage
 from runtime.errors import ImageError
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,8 @@ def _matcher_error(error: MatcherError) -> ApiError:
     match error:
         case UnknownDomain():
             return ApiError(404, "unknown_domain", f"{error}. GET /domains lists the domains that there are.")
+        case UnknownLanguage():
+            return ApiError(422, "unknown_language", str(error))
         case InvalidName():
             return ApiError(422, "invalid_name", str(error))
         case StoreUnavailable():

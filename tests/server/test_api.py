@@ -93,9 +93,23 @@ def test_a_domain_name_that_is_none_is_422(client: httpx.Client, domain: str) ->
     refused(answer, 422, "invalid_name")
 
 
-def test_a_language_that_is_none_is_422(client: httpx.Client) -> None:
-    answer = client.post("/analyze", params={"language": "<script>"}, files=picture(encoded("PNG")))
-    refused(answer, 422, "invalid_language")
+@pytest.mark.parametrize("language", ["<script>", "klingon", "x" * 500])
+def test_an_unknown_language_is_422_with_the_list(client: httpx.Client, language: str) -> None:
+    answer = client.post("/analyze", params={"language": language}, files=picture(encoded("PNG")))
+    message = refused(answer, 422, "unknown_language")
+    assert "english (en)" in message
+    assert "serbian (cyrillic) (sr-Cyrl)" in message
+
+
+def test_the_description_is_in_the_language_asked_for(client: httpx.Client, group_picture: Path) -> None:
+    files = picture(group_picture.read_bytes())
+    headers = {"Accept-Language": "fr, sl;q=0.9, en;q=0.1"}
+    named = client.post("/analyze?language=sr-Cyrl", files=files, headers=headers)
+    assert named.json()["description"].startswith("На слици је шест особа: лево guest-1")
+    assert (named.json()["language"], named.headers["content-language"]) == ("sr-Cyrl", "sr-Cyrl")
+    preferred = client.post("/analyze", files=files, headers=headers)
+    assert preferred.json()["description"].startswith("Na sliki je šest oseb: levo guest-1")
+    assert (preferred.json()["language"], preferred.headers["content-language"]) == ("slovenian", "sl")
 
 
 @pytest.mark.parametrize(
