@@ -92,7 +92,7 @@ def test_sync_then_search_names_the_people(run: Run, images: Path, group_picture
 
     status, out, _ = run("search", "--domain", "office", images / "bob/1.png")
     assert status == 0
-    assert "One face was found: bob." in out
+    assert "There is one person in the picture: bob" in out
     assert "mode: dual" in out
 
 
