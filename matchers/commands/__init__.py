@@ -1,0 +1,1 @@
+"""One module per command of ``python -m matchers``; each has ``add``, which describes it, and a function to run it."""

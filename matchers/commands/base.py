@@ -1,0 +1,75 @@
+"""What the commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from matchers.errors import MatcherError
+from matchers.service import Stores, open_stores
+from models.settings import Settings
+from runtime.engine import FaceEngine, open_engine
+
+OK, PARTIAL, BAD_INPUT = 0, 1, 2
+
+EXIT_STATUS = "Exit status: 0 done, 1 a store could not be reached or brought up to date, 2 wrong input."
+
+Commands = Any
+"""What ``ArgumentParser.add_subparsers`` returns; argparse keeps its type private."""
+
+Run = Callable[[argparse.Namespace, Settings], int]
+
+
+class InputError(MatcherError):
+    """What was given on the command line cannot be used."""
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Run,
+    *,
+    summary: str,
+    description: str,
+    examples: str,
+    exit_status: str = EXIT_STATUS,
+) -> argparse.ArgumentParser:
+    """The parser of a new command, with ``--json`` and a help that ends in examples and exit status."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"Examples:\n{examples}\n\n{exit_status}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
+    parser.set_defaults(run=run)
+    return parser
+
+
+@contextmanager
+def opened(settings: Settings) -> Iterator[tuple[FaceEngine, Stores]]:
+    """The models and the stores that the settings name."""
+    engine = open_engine(settings)
+    with open_stores(settings, engine.embedder_card, engine.detector_card.name) as stores:
+        yield engine, stores
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error; call what it gives with the steps done and the steps to do."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False))
