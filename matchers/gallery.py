@@ -107,6 +107,15 @@ class PklStore:
             _nearest(query, row, gallery, threshold, top_k) for query, row in zip(embeddings, similarities, strict=True)
         ]
 
+    def forget(self) -> None:
+        """Read every gallery anew at its next use; until that is done the one in memory answers."""
+        for slot in list(self._slots.values()):
+            with slot.lock:
+                slot.refused = None
+                slot.checked = -math.inf
+                if slot.gallery is not None:
+                    slot.gallery = replace(slot.gallery, stamp=_NO_STAMP)
+
     def apply(self, domain: str, upsert: Sequence[GalleryFace], remove: Iterable[str]) -> None:
         """In one atomic step drop the faces of the sources in ``remove`` and ``upsert``, then add ``upsert``.
 

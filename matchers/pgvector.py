@@ -113,6 +113,12 @@ class PgvectorStore:
             _find_vector(connection)
             self._create_table(connection)
 
+    def connections(self) -> Mapping[str, int]:
+        """How many connections the pool has (``open``) and how many are ``idle``; how many calls are ``waiting``."""
+        figures = self._pool.get_stats()
+        names = {"open": "pool_size", "idle": "pool_available", "waiting": "requests_waiting"}
+        return {name: figures.get(figure, 0) for name, figure in names.items()}
+
     def ping(self) -> None:
         """Return if the database answers."""
         with self._connection() as connection:

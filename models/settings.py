@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     gate_in_sync: bool = Field(True, description="whether both stores must hold the same pictures")
     api_tokens_file: Path | None = Field(None, description="TOML file of tokens with names, rights and domains")
     rate_limit: float = Field(0.0, ge=0, description="requests a second of each token; 0: no limit")
+    log_format: Literal["text", "json"] = Field("text", description="log lines for people, or one JSON object each")
+    drain_seconds: float = Field(2.0, ge=0, description="seconds between SIGTERM and the end of listening")
+    upload_timeout: float = Field(30.0, gt=0, description="seconds that a client may take to send its picture")
     default_domain: str = Field("demo", description="domain of requests that name none")
 
     @property

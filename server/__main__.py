@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shlex
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from pydantic import ValidationError
@@ -27,12 +30,16 @@ from runtime.errors import RuntimeFault
 from server.doctor import examine
 from server.local import is_loopback
 from server.logs import configure_logging
+from server.metrics import FOLDER as METRICS_FOLDER
+from server.reload import explained
 from server.tokens import RIGHTS, TokenFileError, new_token, open_tokens, parse_tokens
 from server.worker import build
 
 logger = logging.getLogger("server")
 
 _USAGE_ERROR = 2
+# As long as gunicorn gives its workers to finish what is under way.
+_GRACE_SECONDS = 30
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _make_token(options)
     if options.command == "doctor":
         return _examine(options)
-    configure_logging()
     signal.signal(signal.SIGTERM, _leave)
     try:
         settings = Settings()
+        configure_logging(settings.log_format)
         _check_reach(options.host, settings)
         if options.workers == 1:
             _serve_alone(options, settings)
@@ -132,9 +139,7 @@ def _examine(options: argparse.Namespace) -> int:
 
 
 def _say_what_is_wrong(error: ValidationError) -> None:
-    for problem in error.errors(include_input=False, include_url=False):
-        name = ".".join(str(part) for part in problem["loc"]).upper()
-        print(f"{name}: {problem['msg']}. See the table of settings in README.md.", file=sys.stderr)
+    print(f"{explained(error)}. See the table of settings in README.md.", file=sys.stderr)
 
 
 def _check_reach(host: str, settings: Settings) -> None:
@@ -149,21 +154,26 @@ def _check_reach(host: str, settings: Settings) -> None:
 def _serve_alone(options: argparse.Namespace, settings: Settings) -> None:
     app = build(settings)
     _say_how_to_ask(options, settings)
-    uvicorn.run(app, host=options.host, port=options.port, log_config=None, server_header=False, access_log=False)
+    uvicorn.run(app, **_listening(options))
 
 
 def _serve_many(options: argparse.Namespace, settings: Settings) -> None:
     open_engine(settings)
-    uvicorn.run(
-        "server.worker:build",
-        factory=True,
-        workers=options.workers,
-        host=options.host,
-        port=options.port,
-        log_config=None,
-        server_header=False,
-        access_log=False,
-    )
+    with tempfile.TemporaryDirectory(prefix="face-metrics-") as folder:
+        os.environ.setdefault(METRICS_FOLDER, folder)
+        uvicorn.run("server.worker:build", factory=True, workers=options.workers, **_listening(options))
+
+
+def _listening(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "host": options.host,
+        "port": options.port,
+        "lifespan": "on",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": _GRACE_SECONDS,
+    }
 
 
 def _say_how_to_ask(options: argparse.Namespace, settings: Settings) -> None:

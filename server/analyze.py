@@ -45,16 +45,19 @@ def asked_language(request: Request, backend: Backend) -> Language:
 async def _analyze(request: Request, backend: Backend) -> tuple[dict[str, Any], Language]:
     start = time.perf_counter()
     caller = backend.tokens.check(request.headers.get("authorization"))
+    request.state.caller = caller.name
     backend.inference.check_room()
     domain = domain_name(request.query_params.get("domain") or backend.default_domain)
     caller.enter(domain)
     language = asked_language(request, backend)
     mode = request.state.mode = backend.mode(domain)
-    data = await read_picture(request, backend.engine.limits.max_bytes)
+    data = await read_picture(request, backend.engine.limits.max_bytes, backend.upload_timeout)
     analysis = await backend.inference.run(partial(backend.engine.analyze, data))
+    request.state.faces = len(analysis.detections)
     outcome = await backend.searches.run(
         partial(backend.searcher.search, analysis.embeddings, domain, mode, backend.top_k)
     )
+    backend.metrics.searched(outcome, backend.threshold)
     answer = analyze_answer(
         analysis,
         outcome,

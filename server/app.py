@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, Callable
@@ -14,12 +15,11 @@ from starlette.routing import Route
 from matchers.breaker import CircuitBreaker
 from matchers.dual import Searcher
 from matchers.languages import Languages
-from matchers.names import domain_name
 from matchers.service import Stores
 from models.settings import Settings
 from runtime.engine import FaceEngine
 from server.analyze import analyze
-from server.backend import Backend
+from server.backend import Backend, changeable
 from server.domains import domains
 from server.errors import EXPECTED, answer_error
 from server.health import live, metrics, ready
@@ -27,7 +27,7 @@ from server.local import LocalOnly
 from server.metrics import Metrics
 from server.observe import Observe
 from server.pages import index, openapi
-from server.tokens import open_tokens
+from server.reload import Reloader, reload
 from server.work import WorkPool
 
 ROUTES = (
@@ -38,19 +38,26 @@ ROUTES = (
     Route("/health/ready", ready),
     Route("/metrics", metrics),
     Route("/openapi.json", openapi),
+    Route("/reload", reload, methods=["POST"]),
 )
 
 _SEARCH_THREADS = 32
 _WAITING = 64
+_BEAT_SECONDS = 2.0
 
 
 def create_app(
-    settings: Settings, engine: FaceEngine, stores: Stores, close: Callable[[], None] | None = None
+    settings: Settings,
+    engine: FaceEngine,
+    stores: Stores,
+    close: Callable[[], None] | None = None,
+    reread: Callable[[], Settings] | None = None,
 ) -> Starlette:
     """The service over an open engine and open stores.
 
     Args:
         close: called once when the application ends, after its last request, to close the stores.
+        reread: reads the settings anew for a reload; default: they stay as they are.
 
     Raises:
         InvalidName: ``DEFAULT_DOMAIN`` is not admitted as a name.
@@ -60,45 +67,55 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         app.state.ready = True
+        tasks = [asyncio.create_task(app.state.reloader.watch(app)), asyncio.create_task(_beat(backend.metrics))]
         try:
             yield
         finally:
             app.state.ready = False
+            for task in tasks:
+                task.cancel()
             await run_in_threadpool(_end, backend, close)
 
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Observe), *([] if backend.tokens else [Middleware(LocalOnly)])],
+        middleware=[Middleware(Observe), Middleware(LocalOnly)],
         exception_handlers=dict.fromkeys(EXPECTED, answer_error),
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     app.state.backend = backend
+    app.state.reloader = Reloader(settings, reread or (lambda: settings))
     app.state.ready = False
     return app
 
 
 def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
-    threshold = settings.match_threshold if settings.match_threshold is not None else engine.embedder_card.threshold
-    assert threshold is not None, "an embedder's card always has a threshold"
     pools = WorkPool("inference", os.cpu_count() or 2, _WAITING), WorkPool("search", _SEARCH_THREADS, _WAITING)
+    searcher = Searcher(stores.pkl, stores.pgvector, CircuitBreaker(), settings.pgvector_timeout)
     measured = Metrics()
+    measured.watch_engine(engine)
+    measured.watch_breaker(searcher.breaker)
     for pool in pools:
-        measured.watch(pool)
+        measured.watch_pool(pool)
+    if stores.pgvector is not None:
+        measured.watch_connections(stores.pgvector)
     return Backend(
         engine=engine,
         stores=stores,
-        searcher=Searcher(stores.pkl, stores.pgvector, CircuitBreaker(), settings.pgvector_timeout),
-        tokens=open_tokens(settings),
+        searcher=searcher,
         metrics=measured,
         inference=pools[0],
         searches=pools[1],
         languages=Languages(),
-        default_domain=domain_name(settings.default_domain),
-        default_mode=settings.default_mode,
-        threshold=threshold,
-        top_k=settings.top_k,
+        **changeable(settings, engine),
     )
+
+
+async def _beat(measured: Metrics) -> None:
+    """Keep the gauges fresh for the other workers, each of which tells the sum of all."""
+    while True:
+        measured.read()
+        await asyncio.sleep(_BEAT_SECONDS)
 
 
 def _end(backend: Backend, close: Callable[[], None] | None) -> None:

@@ -23,14 +23,16 @@ def is_loopback(host: str) -> bool:
 
 
 class LocalOnly:
-    """ASGI middleware: refuses clients of other machines, and requests that a foreign page sent here by a name of its
-    own (DNS rebinding)."""
+    """ASGI middleware of an application whose backend has no tokens.
+
+    Refuses clients of other machines, and requests that a foreign page sent here by a name of its own (DNS rebinding).
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not _is_local(scope):
+        if scope["type"] == "http" and not scope["app"].state.backend.tokens and not _is_local(scope):
             message = (
                 "Without tokens this server answers this machine only, under the names localhost and 127.0.0.1. "
                 "Set API_TOKENS or API_TOKENS_FILE to serve others."

@@ -27,7 +27,8 @@ _SECURITY = {
 
 
 class Observe:
-    """ASGI middleware. A route may put ``mode`` into ``scope["state"]`` for the log line."""
+    """ASGI middleware. A route may put ``mode``, ``caller`` (a token's name) and ``faces`` (how many) into
+    ``scope["state"]`` for the log line."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -60,12 +61,30 @@ class Observe:
             if status == 0:
                 await response(scope, receive, observed)
         finally:
-            logger.info(
-                "%s %s %s %s %.1fms mode=%s",
-                request_id,
-                scope["method"],
-                scope.get("raw_path", scope["path"].encode()).decode("ascii", "backslashreplace"),
-                status or "-",
-                (time.perf_counter() - start) * 1000,
-                scope.get("state", {}).get("mode", "-"),
-            )
+            _log(scope, request_id, status, (time.perf_counter() - start) * 1000)
+
+
+def _log(scope: Scope, request_id: str, status: int, milliseconds: float) -> None:
+    """One line; the query stays out of it, and so does everything that the client sent as a body."""
+    path = scope.get("raw_path", scope["path"].encode()).decode("ascii", "backslashreplace")
+    state = scope.get("state", {})
+    noted = {name: state[name] for name in ("mode", "caller", "faces") if name in state}
+    fields = {
+        "request_id": request_id,
+        "method": scope["method"],
+        "path": path,
+        "status": status or None,
+        "milliseconds": round(milliseconds, 1),
+        **noted,
+    }
+    details = "".join(f" {name}={value}" for name, value in noted.items())
+    logger.info(
+        "%s %s %s %s %.1fms%s",
+        request_id,
+        scope["method"],
+        path,
+        status or "-",
+        milliseconds,
+        details,
+        extra={"fields": fields},
+    )

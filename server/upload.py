@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from starlette.datastructures import FormData, UploadFile
@@ -22,16 +23,22 @@ class _MemoryParser(MultiPartParser):
     spool_max_size = 0
 
 
-async def read_picture(request: Request, max_bytes: int) -> bytes:
-    """The bytes of the multipart field ``image``.
+async def read_picture(request: Request, max_bytes: int, seconds: float) -> bytes:
+    """The bytes of the multipart field ``image``, which must be there within ``seconds``.
 
     Raises:
-        ApiError: 413 more than ``max_bytes``; 415 not multipart; 400 broken multipart, no picture, several pictures.
+        ApiError: 408 the client is too slow; 413 more than ``max_bytes``; 415 not multipart; 400 broken multipart, no
+            picture, several pictures.
         ClientDisconnect: the client left before the end.
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise ApiError(415, "not_multipart", f"Send the picture as multipart/form-data, in the field `{FIELD}`.")
-    form = await _parse(request, max_bytes + _ENVELOPE, max_bytes)
+    try:
+        async with asyncio.timeout(seconds):
+            form = await _parse(request, max_bytes + _ENVELOPE, max_bytes)
+    except TimeoutError as error:
+        message = f"The picture was not there within {seconds:g} s. Send a smaller one, or over a faster line."
+        raise ApiError(408, "upload_timeout", message, {"Connection": "close"}) from error
     try:
         return await _only_picture(form, max_bytes)
     finally:

@@ -1,23 +1,33 @@
-"""From settings to an application; also what ``uvicorn --factory server.worker:build`` calls in each worker."""
+"""From settings to an application; what ``uvicorn --factory server.worker:build`` and gunicorn call."""
 
 from __future__ import annotations
 
+import logging
+import os
 from contextlib import ExitStack
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matchers.demo import ensure_demo
 from matchers.service import open_stores
 from models.settings import Settings
-from runtime.engine import open_engine
+from runtime.engine import FaceEngine, open_engine
 from server.app import create_app
+from server.backend import changeable
+from server.drain import drain_on_sigterm
 from server.logs import configure_logging
+from server.reload import reload_on_sighup
+
+logger = logging.getLogger(__name__)
 
 
-def build(settings: Settings | None = None) -> Starlette:
-    """Open models and stores and put the application together; its end closes them.
+def build(settings: Settings | None = None) -> ASGIApp:
+    """Check the settings and open the models; the galleries are opened in the process that serves.
 
-    The demo domain is made unless there is one.
+    So one call before ``fork`` (``gunicorn --preload``) does for all workers: connections, threads and the embedded
+    PostgreSQL do not survive a fork, models are opened anew by themselves.
 
     Args:
         settings: default: read from the environment and ``.env``.
@@ -25,12 +35,54 @@ def build(settings: Settings | None = None) -> Starlette:
     Raises:
         ModelError: a model file is missing or unusable; the message gives the command that helps.
         ProviderError: the execution provider that was asked for cannot be loaded; the message says what to install.
-        MatcherError: the galleries cannot be used as the settings say.
+        TokenFileError: a token cannot be read.
+        InvalidName: ``DEFAULT_DOMAIN`` is not admitted as a name.
     """
-    configure_logging()
     settings = settings or Settings()
+    configure_logging(settings.log_format)
     engine = open_engine(settings)
-    with ExitStack() as opening:
-        stores = opening.enter_context(open_stores(settings, engine.embedder_card, engine.detector_card.name))
-        ensure_demo(engine, stores)
-        return create_app(settings, engine, stores, opening.pop_all().close)
+    changeable(settings, engine)
+    return Service(settings, engine)
+
+
+class Service:
+    """The ASGI application of one worker: opened when the worker starts, closed when it ends."""
+
+    def __init__(self, settings: Settings, engine: FaceEngine) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._app: Starlette | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        else:
+            assert self._app is not None, "a server that keeps to ASGI starts the lifespan before the first request"
+            await self._app(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            app = await run_in_threadpool(self._open)
+        except Exception as error:
+            # Raised, it would tell the server that there is no lifespan here, and the worker would serve without.
+            logger.exception("the service cannot start")
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+
+        async def noticed(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                drain_on_sigterm(app, self._settings.drain_seconds)
+                reload_on_sighup(app.state.reloader)
+                logger.info("serving", extra={"fields": {"pid": os.getpid()}})
+            await send(message)
+
+        self._app = app
+        await app(scope, receive, noticed)
+
+    def _open(self) -> Starlette:
+        with ExitStack() as opening:
+            detector = self._engine.detector_card.name
+            stores = opening.enter_context(open_stores(self._settings, self._engine.embedder_card, detector))
+            ensure_demo(self._engine, stores)
+            return create_app(self._settings, self._engine, stores, opening.pop_all().close, Settings)

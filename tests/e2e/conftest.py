@@ -54,18 +54,21 @@ Start = Callable[..., AbstractContextManager[Service]]
 @pytest.fixture(scope="session")
 def environment(plain_environment: Mapping[str, str], models_dir: Path) -> Mapping[str, str]:
     """The default settings, on the models of the tests."""
-    return {**plain_environment, "MODELS_DIR": str(models_dir), "EXECUTION_PROVIDER": "cpu"}
+    return {**plain_environment, "MODELS_DIR": str(models_dir), "EXECUTION_PROVIDER": "cpu", "DRAIN_SECONDS": "0"}
 
 
 @pytest.fixture(scope="session")
 def start(environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Start:
-    """Starts ``python -m server`` with further settings and waits until it is ready."""
+    """Starts ``python -m server``, or ``python -m program`` with ``{port}`` in its arguments, with further settings and
+    waits until it is ready."""
 
     @contextmanager
-    def started(*arguments: str, **settings: str) -> Iterator[Service]:
+    def started(*arguments: str, program: str = "server", **settings: str) -> Iterator[Service]:
         folder = tmp_path_factory.mktemp("service")
         port = _free_port()
-        command = [sys.executable, "-m", "server", "--port", str(port), *arguments]
+        if program == "server":
+            arguments = ("--port", "{port}", *arguments)
+        command = [sys.executable, "-m", program, *(argument.format(port=port) for argument in arguments)]
         log = folder / "server.log"
         with log.open("wb") as output:
             process = subprocess.Popen(command, cwd=folder, env={**environment, **settings}, stderr=output)
