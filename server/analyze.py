@@ -57,14 +57,15 @@ async def _analyze(request: Request, backend: Backend) -> tuple[dict[str, Any], 
     outcome = await backend.searches.run(
         partial(backend.searcher.search, analysis.embeddings, domain, mode, backend.top_k)
     )
-    backend.metrics.searched(outcome, backend.threshold)
+    threshold = backend.threshold(domain)
+    backend.metrics.searched(outcome, threshold)
     answer = analyze_answer(
         analysis,
         outcome,
         domain=domain,
         language=language,
         language_name=request.query_params.get("language", ""),
-        threshold=backend.threshold,
+        threshold=threshold,
         top_k=backend.top_k,
     )
     request.state.mode = outcome.mode

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from matchers.breaker import CircuitBreaker
 from matchers.dual import Searcher
 from matchers.languages import Languages
+from matchers.preferences import open_preferences
 from matchers.service import Stores
 from models.settings import Settings
 from runtime.engine import FaceEngine
@@ -107,6 +108,7 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         inference=pools[0],
         searches=pools[1],
         languages=Languages(),
+        preferences=open_preferences(settings),
         **changeable(settings, engine),
     )
 

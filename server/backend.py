@@ -10,6 +10,7 @@ from starlette.requests import Request
 from matchers.dual import Searcher
 from matchers.languages import Languages
 from matchers.names import domain_name
+from matchers.preferences import PreferenceStore, default_threshold
 from matchers.service import Stores
 from models.settings import Mode, Settings
 from runtime.engine import FaceEngine
@@ -31,7 +32,8 @@ class Backend:
         languages: what answers and the page can be written in.
         default_domain: domain of requests that name none.
         default_mode: mode of a domain.
-        threshold: cosine distance up to which two faces count as one person.
+        default_threshold: threshold of domains for which none was set.
+        preferences: what was set for single domains.
         top_k: how many nearest faces an answer lists.
         upload_timeout: seconds that a client may take to send its picture.
     """
@@ -46,13 +48,23 @@ class Backend:
     languages: Languages
     default_domain: str
     default_mode: Mode
-    threshold: float
+    default_threshold: float
+    preferences: PreferenceStore
     top_k: int
     upload_timeout: float
 
     def mode(self, _domain: str) -> Mode:
         """How ``domain`` is searched."""
         return self.default_mode
+
+    def threshold(self, domain: str) -> float:
+        """Cosine distance up to which two faces of ``domain`` count as one person.
+
+        Raises:
+            GalleryError: what is set for the domain cannot be read.
+        """
+        own = self.preferences.get(domain).threshold(self.engine.embedder_card)
+        return self.default_threshold if own is None else own
 
 
 class Changeable(TypedDict):
@@ -61,7 +73,7 @@ class Changeable(TypedDict):
     tokens: Tokens
     default_domain: str
     default_mode: Mode
-    threshold: float
+    default_threshold: float
     top_k: int
     upload_timeout: float
 
@@ -73,13 +85,11 @@ def changeable(settings: Settings, engine: FaceEngine) -> Changeable:
         TokenFileError: a token cannot be read.
         InvalidName: ``DEFAULT_DOMAIN`` is not admitted as a name.
     """
-    threshold = settings.match_threshold if settings.match_threshold is not None else engine.embedder_card.threshold
-    assert threshold is not None, "an embedder's card always has a threshold"
     return {
         "tokens": open_tokens(settings),
         "default_domain": domain_name(settings.default_domain),
         "default_mode": settings.default_mode,
-        "threshold": threshold,
+        "default_threshold": default_threshold(settings, engine.embedder_card),
         "top_k": settings.top_k,
         "upload_timeout": settings.upload_timeout,
     }

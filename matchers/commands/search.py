@@ -16,6 +16,7 @@ from matchers.commands.base import OK, PARTIAL, Commands, InputError, add_comman
 from matchers.dual import Searcher
 from matchers.languages import Languages
 from matchers.names import domain_name
+from matchers.preferences import domain_threshold
 from models.settings import Mode, Settings
 
 
@@ -52,11 +53,7 @@ def _search(args: argparse.Namespace, settings: Settings) -> int:
         analysis = engine.analyze(data)
         searcher = Searcher(stores.pkl, stores.pgvector, CircuitBreaker(), settings.pgvector_timeout)
         outcome = searcher.search(analysis.embeddings, domain, args.mode or settings.default_mode, settings.top_k)
-        threshold = settings.match_threshold
-        if threshold is None:
-            threshold = engine.embedder_card.threshold
-        if threshold is None:
-            raise InputError(f"the card of {engine.embedder_card.name} has no threshold; set MATCH_THRESHOLD")
+        threshold = domain_threshold(settings, engine.embedder_card, domain)
     answer = analyze_answer(
         analysis,
         outcome,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
 import jsonschema
 import numpy as np
@@ -17,6 +19,7 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 
+from matchers.preferences import open_preferences
 from matchers.service import Stores
 from models.settings import Settings
 from runtime.engine import FaceEngine
@@ -268,3 +271,25 @@ def test_one_line_per_request_without_the_token(guarded: httpx.Client, caplog: p
     ]
     assert "mode=pkl_only" in lines[0]
     assert "s3cret" not in caplog.text
+
+
+def test_a_domains_own_threshold_decides_who_is_known(
+    client: httpx.Client, pkl_settings: Settings, engine: FaceEngine, group_picture: Path
+) -> None:
+    preferences = open_preferences(pkl_settings)
+    other_scale = cv2.imencode(".png", cv2.resize(cv2.imread(str(group_picture)), None, fx=0.8, fy=0.8))[1].tobytes()
+
+    def known() -> int:
+        answer = client.post("/analyze", params={"domain": "demo"}, files={"image": ("x", other_scale)})
+        return len(answer.json()["recognized_faces"])
+
+    assert known() == 6
+    preferences.set_threshold("demo", engine.embedder_card, 1e-6)
+    try:
+        deadline = time.monotonic() + 2
+        while known():
+            assert time.monotonic() < deadline, "the threshold was not taken up"
+    finally:
+        preferences.drop("demo")
+        time.sleep(0.6)
+    assert known() == 6
