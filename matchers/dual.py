@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from matchers.base import FloatArray, GalleryStore, Match
 from matchers.breaker import CircuitBreaker
 from matchers.compare import Comparison, compare
-from matchers.errors import StoreUnavailable, UnknownDomain
+from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
 from models.settings import Mode
 
 PGVECTOR_FAILED = "pkl_only (pgvector failed)"
+PKL_FAILED = "pgvector_only (pkl failed)"
 
 _log = logging.getLogger("matchers.dual")
 
@@ -29,7 +30,8 @@ class Outcome:
     """What the stores answered for the faces of one picture.
 
     Attributes:
-        mode: what really happened: ``pkl_only``, ``pgvector_only``, ``dual`` or ``pkl_only (pgvector failed)``.
+        mode: what really happened: ``pkl_only``, ``pgvector_only``, ``dual``, ``pkl_only (pgvector failed)`` or
+            ``pgvector_only (pkl failed)``.
         pkl: one list per face, nearest first; None when PKL was not asked.
         pgvector: the same from pgvector; None when it was not asked or failed.
         comparisons: one per face; None unless both answered.
@@ -84,13 +86,14 @@ class Searcher:
     def search(self, embeddings: FloatArray, domain: str, mode: Mode, top_k: int) -> Outcome:
         """The nearest ``top_k`` faces of ``domain`` for each row of ``embeddings`` ((n, d) float32, unit rows).
 
-        In ``dual`` a domain that only one store knows counts as empty in the other one, and the comparison shows it.
-        When pgvector fails, in ``dual`` and in ``pgvector_only``, PKL answers and the outcome's mode says so.
+        In ``dual`` a domain that pgvector does not know counts as empty there, and the comparison shows it. When PKL's
+        gallery is gone or cannot be read, pgvector answers and the outcome's mode says so. When pgvector fails, in
+        ``dual`` and in ``pgvector_only``, PKL answers and the outcome's mode says so.
 
         Raises:
             UnknownDomain: no store that answered knows the domain.
             StoreUnavailable: pgvector failed and PKL does not know the domain.
-            GalleryError: the PKL gallery cannot be read.
+            GalleryError: the PKL gallery cannot be read and pgvector does not answer instead.
         """
         query = _Query(embeddings, domain, top_k)
         if mode == "pkl_only":
@@ -128,6 +131,10 @@ class Searcher:
             if not pkl.done():
                 _settle(pkl, self.pkl, query)
             return _without_pgvector(query, pkl.result(), failure)
+        failure = pkl.exception()
+        if isinstance(failure, GalleryError) and pgvector.results is not None:
+            _log.error("the PKL gallery of domain %s cannot be used, pgvector answers: %s", query.domain, failure)
+            return _without_pkl(pgvector)
         return _compared(query, pkl.result(), pgvector)
 
     def _start(self, query: _Query) -> Future[_Side]:
@@ -189,13 +196,19 @@ def _without_pgvector(query: _Query, pkl: _Side, failure: StoreUnavailable) -> O
     return Outcome(PGVECTOR_FAILED, pkl.results, None, None, {"search_pkl": pkl.milliseconds})
 
 
+def _without_pkl(pgvector: _Side) -> Outcome:
+    return Outcome(PKL_FAILED, None, pgvector.results, None, {"search_pgvector": pgvector.milliseconds})
+
+
 def _compared(query: _Query, pkl: _Side, pgvector: _Side) -> Outcome:
     if pkl.results is None and pgvector.results is None:
         raise UnknownDomain(f"there is no domain {query.domain!r}, neither in the PKL galleries nor in pgvector")
+    if pkl.results is None:
+        _log.warning("there is no PKL gallery of domain %s, pgvector answers", query.domain)
+        return _without_pkl(pgvector)
     start = time.perf_counter()
-    nothing: Results = [[] for _ in range(len(query.embeddings))]
-    ours = pkl.results if pkl.results is not None else nothing
-    theirs = pgvector.results if pgvector.results is not None else nothing
+    ours = pkl.results
+    theirs = pgvector.results if pgvector.results is not None else [[] for _ in ours]
     comparisons = [compare(mine, other) for mine, other in zip(ours, theirs, strict=True)]
     timing = {
         "search_pkl": pkl.milliseconds,

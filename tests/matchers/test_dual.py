@@ -17,7 +17,7 @@ import pytest
 
 from matchers.base import GalleryFace
 from matchers.breaker import CircuitBreaker
-from matchers.dual import PGVECTOR_FAILED, Outcome, Searcher
+from matchers.dual import PGVECTOR_FAILED, PKL_FAILED, Outcome, Searcher
 from matchers.embedded import EmbeddedPostgres
 from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
 from matchers.gallery import PklStore
@@ -123,16 +123,26 @@ def test_a_picture_without_faces_has_no_results(filled: Searcher, mode: Mode) ->
     assert [results for results in (outcome.pkl, outcome.pgvector, outcome.comparisons) if results] == []
 
 
-def test_a_domain_that_one_store_lacks_counts_as_empty_there(filled: Searcher) -> None:
-    filled.pkl.drop(DOMAIN)
+def test_a_domain_that_pgvector_lacks_counts_as_empty_there(filled: Searcher) -> None:
+    assert filled.pgvector is not None
+    filled.pgvector.drop(DOMAIN)
     outcome = filled.search(ENROLLED[:1], DOMAIN, "dual", 5)
     assert outcome.mode == "dual"
-    assert outcome.pkl == [[]]
-    assert outcome.pgvector is not None
-    assert outcome.pgvector[0][0].source == "person-0/0.jpg"
+    assert nearest(outcome) == ["person-0/0.jpg"]
+    assert outcome.pgvector == [[]]
     assert outcome.comparisons is not None
     assert outcome.comparisons[0].top1_match is False
     assert outcome.comparisons[0].top5_overlap == 0.0
+
+
+def test_pgvector_answers_for_a_pkl_gallery_that_is_gone(filled: Searcher, caplog: pytest.LogCaptureFixture) -> None:
+    filled.pkl.drop(DOMAIN)
+    outcome = filled.search(ENROLLED[:1], DOMAIN, "dual", 5)
+    assert outcome.mode == PKL_FAILED
+    assert (outcome.pkl, outcome.comparisons) == (None, None)
+    assert outcome.pgvector is not None
+    assert outcome.pgvector[0][0].source == "person-0/0.jpg"
+    assert "no PKL gallery" in caplog.text
 
 
 def test_many_threads_get_what_one_gets(filled: Searcher) -> None:
@@ -192,10 +202,14 @@ def test_a_damaged_pkl_gallery_is_told_and_not_laid_on_the_database(
     started_anew = PklStore(pkl.root, embedder, "retinaface")
     searcher = Searcher(started_anew, filled.pgvector, CircuitBreaker(), timeout=10.0)
     for _ in range(5):
+        outcome = searcher.search(ENROLLED[:1], DOMAIN, "dual", 5)
+        assert outcome.mode == PKL_FAILED
+        assert outcome.pgvector is not None
+        assert outcome.pgvector[0][0].source == "person-0/0.jpg"
         with pytest.raises(GalleryError):
-            searcher.search(ENROLLED[:1], DOMAIN, "dual", 5)
+            searcher.search(ENROLLED[:1], DOMAIN, "pkl_only", 5)
     assert searcher.breaker.state == "closed"
-    assert "pgvector" not in caplog.text
+    assert "cannot be used, pgvector answers" in caplog.text
 
 
 def children_of(parent: int) -> list[int]:

@@ -1,0 +1,282 @@
+"""What breaks while people ask: every answer is right or says how it is degraded, and all is well again soon after."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import psutil
+import psycopg
+import pytest
+
+from matchers.dual import PGVECTOR_FAILED, PKL_FAILED
+from matchers.embedded import EmbeddedPostgres
+
+CLIENTS = 3
+RECOVERY_SECONDS = 5.0
+TIMEOUT = 1.0
+ROLE = "faces"
+
+
+@dataclass(slots=True)
+class Load:
+    """Clients that ask all the time; what they were answered: seconds, status, mode, names."""
+
+    answers: list[tuple[float, int, str, tuple[str, ...]]] = field(default_factory=list)
+
+    @property
+    def modes(self) -> set[str]:
+        return {mode for _, _, mode, _ in self.answers}
+
+    def all_right(self) -> None:
+        """Every answer was 200 and named who is in the picture; few waited for the timeout."""
+        assert len(self.answers) > CLIENTS
+        assert {(status, names) for _, status, _, names in self.answers} == {(200, ("guest-3",))}
+        slow = [seconds for seconds, *_ in self.answers if seconds > TIMEOUT]
+        # A breaker that opens after three failures, and a probe every two seconds while the fault lasts.
+        assert len(slow) <= 3 * CLIENTS + 6, slow
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    service: Any
+    postgres: EmbeddedPostgres
+    admin: str
+    gallery: Path
+    picture: bytes
+    environment: dict[str, str]
+
+    def execute(self, *statements: str, database: str = ROLE) -> None:
+        with psycopg.connect(self.admin, dbname=database, autocommit=True, connect_timeout=2) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def cut_connections(self) -> None:
+        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'")
+
+    def ask(self) -> tuple[float, int, str, tuple[str, ...]]:
+        start = time.monotonic()
+        answer = self.service.client.post("/analyze?domain=demo", files={"image": self.picture})
+        body = answer.json()
+        names = tuple(body.get("recognized_faces", ()))
+        return time.monotonic() - start, answer.status_code, body.get("mode", ""), names
+
+    @contextmanager
+    def load(self) -> Iterator[Load]:
+        load, done = Load(), threading.Event()
+
+        def client() -> None:
+            while not done.is_set():
+                load.answers.append(self.ask())
+
+        threads = [threading.Thread(target=client) for _ in range(CLIENTS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield load
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+
+    def until(self, mode: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self.ask()[2] != mode:
+            assert time.monotonic() < deadline, f"not {mode!r} within {seconds} s: {self.ask()}"
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def world(
+    start: Any, run_matchers: Callable[..., str], group_picture: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    data_dir = tmp_path_factory.mktemp("faults")
+    with EmbeddedPostgres(tmp_path_factory.mktemp("cluster")) as postgres:
+        admin = postgres.start()
+        with psycopg.connect(admin, autocommit=True) as connection:
+            connection.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'right'")
+            connection.execute(f"CREATE DATABASE {ROLE} OWNER {ROLE}")
+            hba = Path(connection.execute("SHOW hba_file").fetchone()[0])  # type: ignore[index]
+            hba.write_text(f"local all {ROLE} scram-sha-256\n" + hba.read_text())
+            connection.execute("SELECT pg_reload_conf()")
+        with psycopg.connect(admin, dbname=ROLE, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION vector")
+        host = psycopg.conninfo.conninfo_to_dict(admin)["host"]
+        settings = {
+            "DATA_DIR": str(data_dir),
+            "DATABASE_URL": f"host={host} port=5432 user={ROLE} password=right dbname={ROLE}",
+            "PGVECTOR_TIMEOUT": str(TIMEOUT),
+        }
+        run_matchers("demo", **settings)
+        image = cv2.imread(str(group_picture))
+        picture = cv2.imencode(".jpg", image[200:460, 400:640])[1].tobytes()
+        gallery = next((data_dir / "galleries" / "demo").glob("*.pkl"))
+        with start(**settings) as service:
+            yield World(service, postgres, admin, gallery, picture, settings)
+
+
+@pytest.fixture(autouse=True)
+def well(world: World) -> Iterator[None]:
+    """Each test starts and ends with both stores at work."""
+    world.until("dual", RECOVERY_SECONDS)
+    yield
+    assert world.service.process.poll() is None
+    world.until("dual", RECOVERY_SECONDS)
+
+
+def test_postgresql_is_killed(world: World) -> None:
+    with world.load() as load:
+        pid = world.postgres.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        world.until(PGVECTOR_FAILED, RECOVERY_SECONDS)
+        world.until("dual", 2 * RECOVERY_SECONDS)
+    load.all_right()
+
+
+def test_postgresql_is_restarted(world: World) -> None:
+    with world.load() as load:
+        pid = world.postgres.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGINT)
+        psutil.wait_procs([psutil.Process(pid)], 10)
+        world.until("dual", 2 * RECOVERY_SECONDS)
+    load.all_right()
+
+
+def test_postgresql_is_paused(world: World) -> None:
+    assert world.postgres.pid is not None
+    processes = [server := psutil.Process(world.postgres.pid), *server.children()]
+    with world.load() as load:
+        for process in processes:
+            process.suspend()
+        try:
+            world.until(PGVECTOR_FAILED, RECOVERY_SECONDS)
+            time.sleep(2)
+        finally:
+            for process in processes:
+                process.resume()
+        world.until("dual", RECOVERY_SECONDS)
+    load.all_right()
+
+
+@pytest.mark.parametrize(
+    ("fault", "cure"),
+    [
+        (f"ALTER ROLE {ROLE} CONNECTION LIMIT 0", f"ALTER ROLE {ROLE} CONNECTION LIMIT -1"),
+        (f"ALTER ROLE {ROLE} PASSWORD 'other'", f"ALTER ROLE {ROLE} PASSWORD 'right'"),
+        (f"ALTER ROLE {ROLE} NOLOGIN", f"ALTER ROLE {ROLE} LOGIN"),
+    ],
+    ids=["out of connections", "wrong password", "login taken away"],
+)
+def test_postgresql_lets_nobody_in(world: World, fault: str, cure: str) -> None:
+    with world.load() as load:
+        world.execute(fault)
+        world.cut_connections()
+        world.until(PGVECTOR_FAILED, RECOVERY_SECONDS)
+        world.execute(cure)
+        world.until("dual", RECOVERY_SECONDS)
+    load.all_right()
+    assert "right" not in world.service.log.read_text(), "the password is in the log"
+
+
+def test_postgresql_is_read_only(world: World) -> None:
+    """Searches go on."""
+    with world.load() as load:
+        world.execute(f"ALTER DATABASE {ROLE} SET default_transaction_read_only = on", database="postgres")
+        world.cut_connections()
+        world.until("dual", RECOVERY_SECONDS)
+        world.execute(f"ALTER DATABASE {ROLE} RESET default_transaction_read_only", database="postgres")
+        world.cut_connections()
+        world.until("dual", RECOVERY_SECONDS)
+    load.all_right()
+
+
+def test_the_schema_is_dropped(world: World, run_matchers: Callable[..., str]) -> None:
+    with world.load() as load:
+        world.execute("DROP SCHEMA face_service CASCADE")
+        time.sleep(1)
+    load.all_right()
+    run_matchers("demo", **world.environment)
+    world.until("dual", RECOVERY_SECONDS)
+    answer = world.service.analyze(world.picture, "demo")
+    assert answer["comparison"]["top1_match"] is True
+
+
+def test_the_gallery_is_deleted(world: World, tmp_path: Path) -> None:
+    kept = shutil.copy2(world.gallery, tmp_path)
+    with world.load() as load:
+        world.gallery.unlink()
+        world.until(PKL_FAILED, RECOVERY_SECONDS)
+        shutil.copy2(kept, world.gallery)
+        world.until("dual", RECOVERY_SECONDS)
+    load.all_right()
+
+
+def test_the_gallery_is_overwritten_with_rubbish(world: World, tmp_path: Path) -> None:
+    """The last good one in memory goes on."""
+    kept = shutil.copy2(world.gallery, tmp_path)
+    with world.load() as load:
+        world.gallery.write_bytes(b"cos\nsystem\n(S'touch /tmp/owned'\ntR." * 50)
+        time.sleep(1)
+        world.gallery.write_bytes(Path(kept).read_bytes()[:-100])
+        time.sleep(1)
+    assert load.modes == {"dual"}
+    load.all_right()
+    assert "the last one serves on" in world.service.log.read_text()
+    shutil.copy2(kept, world.gallery)
+
+
+def test_the_gallery_is_replaced_by_another(world: World, tmp_path: Path) -> None:
+    kept = shutil.copy2(world.gallery, tmp_path)
+    fresh = world.gallery.with_suffix(".new")
+    fresh.write_bytes(world.gallery.read_bytes().replace(b"guest-3", b"guest-X"))
+    fresh.replace(world.gallery)
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while world.ask()[3] != ("guest-X",):
+        assert time.monotonic() < deadline
+    shutil.copy2(kept, world.gallery)
+
+
+def test_model_files_vanish_while_they_are_in_use(start: Any, world: World, models_dir: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(models_dir, models)
+    with start(
+        **{**world.environment, "DATABASE_URL": "", "VECTOR_DB_ENABLED": "false", "MODELS_DIR": str(models)}
+    ) as service:
+        before = service.analyze(world.picture, "demo")["recognized_faces"]
+        shutil.rmtree(models)
+        assert service.analyze(world.picture, "demo")["recognized_faces"] == before == ["guest-3"]
+
+
+@pytest.mark.parametrize("jump", ["+3d", "-3d"], ids=["forward", "back"])
+def test_the_clock_jumps(start: Any, world: World, tmp_path: Path, jump: str) -> None:
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        pytest.skip("libfaketime is not installed (Debian: apt-get install libfaketime)")
+    clock = tmp_path / "clock"
+    clock.write_text("+0d")
+    faked = {
+        "LD_PRELOAD": str(found[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+    }
+    with start(**{**world.environment, **faked}) as service:
+        assert service.analyze(world.picture, "demo")["mode"] == "dual", service.log.read_text()
+        clock.write_text(jump)
+        for _ in range(20):
+            answer = service.analyze(world.picture, "demo")
+            assert (answer["mode"], answer["recognized_faces"]) == ("dual", ["guest-3"])
+            assert 0 < answer["timing_ms"]["total"] < 60_000
+            time.sleep(0.1)
