@@ -131,9 +131,9 @@ class Searcher:
             if not pkl.done():
                 _settle(pkl, self.pkl, query)
             return _without_pgvector(query, pkl.result(), failure)
-        failure = pkl.exception()
-        if isinstance(failure, GalleryError) and pgvector.results is not None:
-            _log.error("the PKL gallery of domain %s cannot be used, pgvector answers: %s", query.domain, failure)
+        unreadable = pkl.exception()
+        if isinstance(unreadable, GalleryError) and pgvector.results is not None:
+            _log.error("the PKL gallery of domain %s cannot be used, pgvector answers: %s", query.domain, unreadable)
             return _without_pkl(pgvector)
         return _compared(query, pkl.result(), pgvector)
 
