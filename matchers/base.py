@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,6 +28,25 @@ class Match:
     source: str
 
 
+Box = tuple[int, int, int, int]
+"""x, y, width, height in pixels of the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One enrolled face without its embedding; the attributes are those of :class:`GalleryFace`."""
+
+    person: str
+    source: str
+    digest: str
+    box: Box
+
+    @property
+    def id(self) -> str:
+        """What the API calls the face, see :func:`face_id`."""
+        return face_id(self.source, self.box)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class GalleryFace:
     """One enrolled face.
@@ -43,7 +63,22 @@ class GalleryFace:
     source: str
     digest: str
     embedding: FloatArray
-    box: tuple[int, int, int, int]
+    box: Box
+
+    @property
+    def id(self) -> str:
+        """What the API calls the face, see :func:`face_id`."""
+        return face_id(self.source, self.box)
+
+
+def source_id(source: str) -> str:
+    """16 hexadecimal digits of a picture's source; the ids of its faces begin with them."""
+    return hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def face_id(source: str, box: Box) -> str:
+    """24 hexadecimal digits that name a face of a domain, the same in every store."""
+    return source_id(source) + hashlib.sha256(repr(tuple(map(int, box))).encode()).hexdigest()[:8]
 
 
 class Matcher(Protocol):
@@ -76,8 +111,12 @@ class GalleryStore(Matcher, Protocol):
         """How many faces are enrolled; 0 when there is no such domain."""
         ...
 
-    def faces(self, domain: str) -> list[GalleryFace]:
-        """Every enrolled face, sorted by source."""
+    def entries(self, domain: str) -> list[Entry]:
+        """Every enrolled face without its embedding, sorted by source."""
+        ...
+
+    def faces(self, domain: str, person: str | None = None) -> list[GalleryFace]:
+        """Every enrolled face, or those of one person, sorted by source."""
         ...
 
     def apply(self, domain: str, upsert: Sequence[GalleryFace], remove: Iterable[str]) -> None:

@@ -303,6 +303,8 @@ class EmbeddedPostgres:
             "unix_socket_permissions": "0700",
             "logging_collector": "off",
             "log_min_error_statement": "panic",
+            # Old segments of the write-ahead log would keep deleted faces under a new name.
+            "wal_recycle": "off",
         }
         arguments = ["postgres", "-D", str(self._data)]
         for key, value in settings.items():

@@ -13,6 +13,18 @@ class UnknownDomain(MatcherError):
     """There is no such domain."""
 
 
+class UnknownPerson(MatcherError):
+    """The domain holds no such person."""
+
+
+class UnknownFace(MatcherError):
+    """The person has no such face."""
+
+
+class PersonExists(MatcherError):
+    """There is a person of that name already."""
+
+
 class GalleryError(MatcherError):
     """A gallery file cannot be read or does not fit the embedder."""
 

@@ -41,3 +41,10 @@ def remove_parts(path: Path) -> None:
     for entry in path.parent.iterdir():
         if entry.name.startswith(f".{path.name}.") and entry.suffix == _SUFFIX:
             entry.unlink(missing_ok=True)
+
+
+def remove_all_parts(folder: Path) -> None:
+    """The same for every file of ``folder``. Nobody may be writing there."""
+    for entry in folder.iterdir():
+        if entry.name.startswith(".") and entry.suffix == _SUFFIX:
+            entry.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from matchers.base import FloatArray, GalleryFace, Match
+from matchers.base import Entry, FloatArray, GalleryFace, Match
 from matchers.errors import GalleryError, InvalidName, StoreUnavailable, UnknownDomain
 from matchers.files import remove_parts
 from matchers.names import domain_name
@@ -81,10 +81,16 @@ class PklStore:
         """How many faces are enrolled; 0 when there is no such domain."""
         return len(self.faces(domain))
 
-    def faces(self, domain: str) -> list[GalleryFace]:
-        """Every enrolled face, sorted by source."""
+    def entries(self, domain: str) -> list[Entry]:
+        """Every enrolled face without its embedding, sorted by source."""
+        return [Entry(face.person, face.source, face.digest, face.box) for face in self.faces(domain)]
+
+    def faces(self, domain: str, person: str | None = None) -> list[GalleryFace]:
+        """Every enrolled face, or those of one person, sorted by source."""
         gallery = self._current(domain, fresh=True)
-        return list(gallery.faces) if gallery is not None else []
+        if gallery is None:
+            return []
+        return [face for face in gallery.faces if person is None or face.person == person]
 
     def search(self, embeddings: FloatArray, domain: str, threshold: float | None, top_k: int) -> list[list[Match]]:
         """The nearest ``top_k`` faces for each row of ``embeddings`` ((n, d) float32, unit rows), nearest first.

@@ -23,7 +23,8 @@ from psycopg import errors, sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from matchers.base import FloatArray, GalleryFace, Match
+from matchers.base import Entry, FloatArray, GalleryFace, Match
+from matchers.erasure import erase
 from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
 from matchers.migrations import migrate
 from models.card import ModelCard
@@ -138,12 +139,23 @@ class PgvectorStore:
         """How many faces are enrolled; 0 when there is no such domain."""
         return sum(row[0] for row in self._read(domain, "SELECT count(*) FROM {}"))
 
-    def faces(self, domain: str) -> list[GalleryFace]:
-        """Every enrolled face, sorted by source."""
-        query = 'SELECT person, source, digest, x, y, w, h, embedding FROM {} ORDER BY source COLLATE "C", x, y, w, h'
+    def entries(self, domain: str) -> list[Entry]:
+        """Every enrolled face without its embedding, sorted by source."""
+        query = 'SELECT person, source, digest, x, y, w, h FROM {} ORDER BY source COLLATE "C", x, y, w, h'
+        return [
+            Entry(person, source, digest, (x, y, w, h))
+            for person, source, digest, x, y, w, h in self._read(domain, query)
+        ]
+
+    def faces(self, domain: str, person: str | None = None) -> list[GalleryFace]:
+        """Every enrolled face, or those of one person, sorted by source."""
+        query = (
+            "SELECT person, source, digest, x, y, w, h, embedding FROM {} "
+            'WHERE %s::text IS NULL OR person = %s ORDER BY source COLLATE "C", x, y, w, h'
+        )
         return [
             GalleryFace(person, source, digest, embedding.to_numpy(), (x, y, w, h))
-            for person, source, digest, x, y, w, h, embedding in self._read(domain, query)
+            for person, source, digest, x, y, w, h, embedding in self._read(domain, query, (person, person))
         ]
 
     def search(self, embeddings: FloatArray, domain: str, threshold: float | None, top_k: int) -> list[list[Match]]:
@@ -203,6 +215,37 @@ class PgvectorStore:
                 connection.execute(sql.SQL("DROP TABLE {}").format(self._partition(domain)))
         self._indexed.pop(domain, None)
 
+    def purge(self, domain: str, *, indexed: bool = False) -> None:
+        """Take what was deleted out of the database's files; see :func:`matchers.erasure.erase`.
+
+        Args:
+            indexed: also for a domain that is searched through an index. Its searches wait while the table is written
+                anew, and are slow until the index is made again.
+        """
+        with self._translated(), self._direct(_LONG_SECONDS) as connection:
+            known = self._is_known(connection, domain)
+            searched_by_index = known and self._is_indexed(connection, domain)
+            if searched_by_index and indexed:
+                self._forget_index(connection, domain)
+            partition = self._partition(domain) if known and (indexed or not searched_by_index) else None
+            erase(connection, partition)
+        if searched_by_index and indexed:
+            self._build_index(domain)
+
+    def _is_known(self, connection: Connection, domain: str) -> bool:
+        query = "SELECT 1 FROM face_service.domains WHERE table_name = %s AND domain = %s"
+        return connection.execute(query, (self._table, domain)).fetchone() is not None
+
+    def _forget_index(self, connection: Connection, domain: str) -> None:
+        with connection.transaction():
+            connection.execute(
+                "UPDATE face_service.domains SET indexed = false WHERE table_name = %s AND domain = %s",
+                (self._table, domain),
+            )
+            name = sql.Identifier("face_service", self._index_name(domain))
+            connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(name))
+        self._indexed.pop(domain, None)
+
     def _nearest(
         self, connection: Connection, embeddings: FloatArray, domain: str, top_k: int
     ) -> list[tuple[int, str, float, str]]:
@@ -242,14 +285,14 @@ class PgvectorStore:
         self._indexed[domain] = (row[0], time.monotonic() + _INDEXED_SECONDS)
         return bool(row[0])
 
-    def _read(self, domain: str, query: str) -> list[tuple[Any, ...]]:
+    def _read(self, domain: str, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of ``query`` on the partition of ``domain``, none when there is no such domain."""
         with self._connection(_LONG_SECONDS) as connection:
             try:
                 with connection.transaction():
                     _set_timeouts(connection, _LONG_SECONDS, self._timeout, local=True)
                     statement = sql.SQL(query).format(self._partition(domain))
-                    return connection.execute(statement, binary=True).fetchall()
+                    return connection.execute(statement, parameters, binary=True).fetchall()
             except errors.UndefinedTable:
                 return []
 
@@ -268,6 +311,11 @@ class PgvectorStore:
     def _create_partition(self, connection: Connection, partition: sql.Composable) -> None:
         parent = sql.Identifier("face_service", self._table)
         connection.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(partition, parent))
+        # Statistics would copy names into the system's own tables, where deleting a person does not reach.
+        for column in ("person", "source", "digest", "embedding"):
+            connection.execute(
+                sql.SQL("ALTER TABLE {} ALTER COLUMN {} SET STATISTICS 0").format(partition, sql.Identifier(column))
+            )
 
     def _attach(self, connection: Connection, partition: sql.Composable, domain: str) -> None:
         """Last step of a new domain: it locks the parent table, on which writers of other new domains wait."""
@@ -286,7 +334,7 @@ class PgvectorStore:
 
     def _build_index(self, domain: str) -> None:
         """Faces are stored already and searched exactly until the index is there, so a failure is only reported."""
-        name = self._partition_name(domain) + "_hnsw"
+        name = self._index_name(domain)
         try:
             with self._translated(), self._direct(_INDEX_SECONDS) as connection:
                 key = _lock_key(name, "index")
@@ -349,6 +397,9 @@ class PgvectorStore:
 
     def _partition_name(self, domain: str) -> str:
         return f"{self._table}_{hashlib.sha256(domain.encode()).hexdigest()[:16]}"
+
+    def _index_name(self, domain: str) -> str:
+        return self._partition_name(domain) + "_hnsw"
 
     def _partition(self, domain: str) -> sql.Identifier:
         return sql.Identifier("face_service", self._partition_name(domain))

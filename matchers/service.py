@@ -6,11 +6,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from matchers.embedded import EmbeddedPostgres
 from matchers.errors import StoreUnavailable
 from matchers.gallery import PklStore
 from matchers.pgvector import PgvectorStore
+from matchers.thumbnails import Thumbnails
 from models.card import ModelCard
 from models.settings import Settings
 
@@ -30,6 +32,21 @@ class Stores:
     pkl: PklStore
     pgvector: PgvectorStore | None
     pgvector_error: str = ""
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder that holds all of this."""
+        return self.pkl.root.parent
+
+    @property
+    def journal(self) -> Path:
+        """Folder of unfinished changes, see ``matchers.journal``."""
+        return self.data_dir / "journal"
+
+    @property
+    def thumbnails(self) -> Thumbnails:
+        """Small pictures of the enrolled faces."""
+        return Thumbnails(self.data_dir / "thumbnails")
 
 
 @contextmanager

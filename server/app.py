@@ -21,13 +21,14 @@ from models.settings import Settings
 from runtime.engine import FaceEngine
 from server.analyze import analyze
 from server.backend import Backend, changeable
-from server.domains import domains
+from server.domains import Domain, domains
 from server.errors import EXPECTED, answer_error
 from server.health import live, metrics, ready
 from server.local import LocalOnly
 from server.metrics import Metrics
 from server.observe import Observe
 from server.pages import index, openapi
+from server.people import Face, Person, people, thumbnail
 from server.reload import Reloader, reload
 from server.work import WorkPool
 
@@ -35,6 +36,11 @@ ROUTES = (
     Route("/", index),
     Route("/analyze", analyze, methods=["POST"]),
     Route("/domains", domains),
+    Route("/domains/{domain}", Domain),
+    Route("/domains/{domain}/people", people),
+    Route("/domains/{domain}/people/{person}", Person),
+    Route("/domains/{domain}/people/{person}/faces/{face}", Face),
+    Route("/domains/{domain}/people/{person}/faces/{face}/thumbnail", thumbnail),
     Route("/health/live", live),
     Route("/health/ready", ready),
     Route("/metrics", metrics),
@@ -43,6 +49,7 @@ ROUTES = (
 )
 
 _SEARCH_THREADS = 32
+_WRITE_THREADS = 8
 _WAITING = 64
 _BEAT_SECONDS = 2.0
 
@@ -91,7 +98,11 @@ def create_app(
 
 
 def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
-    pools = WorkPool("inference", os.cpu_count() or 2, _WAITING), WorkPool("search", _SEARCH_THREADS, _WAITING)
+    pools = (
+        WorkPool("inference", os.cpu_count() or 2, _WAITING),
+        WorkPool("search", _SEARCH_THREADS, _WAITING),
+        WorkPool("write", _WRITE_THREADS, _WAITING),
+    )
     searcher = Searcher(stores.pkl, stores.pgvector, CircuitBreaker(), settings.pgvector_timeout)
     measured = Metrics()
     measured.watch_engine(engine)
@@ -107,7 +118,9 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         metrics=measured,
         inference=pools[0],
         searches=pools[1],
+        writes=pools[2],
         languages=Languages(),
+        keep_thumbnails=settings.keep_thumbnails,
         preferences=open_preferences(settings),
         **changeable(settings, engine),
     )
@@ -123,5 +136,6 @@ async def _beat(measured: Metrics) -> None:
 def _end(backend: Backend, close: Callable[[], None] | None) -> None:
     backend.inference.close()
     backend.searches.close()
+    backend.writes.close()
     if close is not None:
         close()

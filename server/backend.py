@@ -15,7 +15,7 @@ from matchers.service import Stores
 from models.settings import Mode, Settings
 from runtime.engine import FaceEngine
 from server.metrics import Metrics
-from server.tokens import Tokens, open_tokens
+from server.tokens import Right, Tokens, open_tokens
 from server.work import WorkPool
 
 
@@ -29,6 +29,7 @@ class Backend:
         searcher: searches them by mode.
         inference: threads for the engine.
         searches: threads for the galleries; apart, so that a slow database does not hold up pictures.
+        writes: threads that change galleries; apart, since a change may wait for another one.
         languages: what answers and the page can be written in.
         default_domain: domain of requests that name none.
         default_mode: mode of a domain.
@@ -36,6 +37,7 @@ class Backend:
         preferences: what was set for single domains.
         top_k: how many nearest faces an answer lists.
         upload_timeout: seconds that a client may take to send its picture.
+        keep_thumbnails: whether a small picture of each enrolled face is kept.
     """
 
     engine: FaceEngine
@@ -45,6 +47,7 @@ class Backend:
     metrics: Metrics
     inference: WorkPool
     searches: WorkPool
+    writes: WorkPool
     languages: Languages
     default_domain: str
     default_mode: Mode
@@ -52,6 +55,7 @@ class Backend:
     preferences: PreferenceStore
     top_k: int
     upload_timeout: float
+    keep_thumbnails: bool
 
     def mode(self, _domain: str) -> Mode:
         """How ``domain`` is searched."""
@@ -98,3 +102,18 @@ def changeable(settings: Settings, engine: FaceEngine) -> Changeable:
 def backend_of(request: Request) -> Backend:
     """The backend of the application that got ``request``."""
     return cast(Backend, request.app.state.backend)
+
+
+def enter_domain(request: Request, right: Right = "analyze") -> tuple[Backend, str]:
+    """The backend, and the domain that the address of ``request`` names.
+
+    Raises:
+        ApiError: 401, 403 or 429, the caller may not; see ``Tokens.check``.
+        InvalidName: the address names no domain.
+    """
+    backend = backend_of(request)
+    caller = backend.tokens.check(request.headers.get("authorization"), right)
+    request.state.caller = caller.name
+    domain = domain_name(request.path_params["domain"])
+    caller.enter(domain)
+    return backend, domain

@@ -1,17 +1,22 @@
-"""``GET /domains``: which galleries there are."""
+"""``/domains`` and ``/domains/D``: which galleries there are, and how they are made and deleted."""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from matchers.base import GalleryStore
-from matchers.errors import MatcherError
-from server.backend import Backend, backend_of
+from matchers.errors import MatcherError, StoreUnavailable, UnknownDomain
+from matchers.journal import Written, write_both, writing
+from matchers.people import census
+from matchers.service import Stores
+from server.backend import Backend, backend_of, enter_domain
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +27,77 @@ async def domains(request: Request) -> Response:
     caller = backend.tokens.check(request.headers.get("authorization"))
     listed = await backend.searches.run(lambda: _list(backend))
     return JSONResponse({"status": "success", "domains": [row for row in listed if caller.may_enter(row["domain"])]})
+
+
+class Domain(HTTPEndpoint):
+    """``/domains/D``."""
+
+    async def get(self, request: Request) -> Response:
+        """What the domain holds and how it is searched."""
+        backend, domain = enter_domain(request)
+        return JSONResponse(await backend.searches.run(lambda: _describe(backend, domain)))
+
+    async def post(self, request: Request) -> Response:
+        """Make an empty domain: 201, or 200 when it is there already."""
+        backend, domain = enter_domain(request, "admin")
+        made = await backend.writes.run(lambda: _make(backend, domain))
+        body = await backend.searches.run(lambda: _describe(backend, domain))
+        return JSONResponse(body, 201 if made else 200)
+
+    async def delete(self, request: Request) -> Response:
+        """Delete the domain with everybody in it, in both stores."""
+        backend, domain = enter_domain(request, "admin")
+        written = await backend.writes.run(lambda: _delete(backend, domain))
+        body = {"status": "success", "domain": domain, "pending": ["pgvector"] if written.pgvector_error else []}
+        return JSONResponse(body)
+
+
+def require_domain(stores: Stores, domain: str) -> None:
+    """Make sure that a store holds ``domain``, before a lock or a journal is made for it.
+
+    Raises:
+        UnknownDomain: none does.
+        StoreUnavailable: the PKL galleries do not, and pgvector does not answer.
+    """
+    if stores.pkl.path(domain).exists():
+        return
+    if stores.pgvector is None and stores.pgvector_error:
+        raise StoreUnavailable(stores.pgvector_error)
+    if stores.pgvector is None or domain not in stores.pgvector.domains():
+        raise UnknownDomain(f"there is no domain {domain!r}")
+
+
+def _describe(backend: Backend, domain: str) -> dict[str, Any]:
+    everybody = census(backend.stores, domain)
+    counts = Counter(store for faces in everybody.people.values() for face in faces for store in face.stores)
+    return {
+        "status": "success",
+        "domain": domain,
+        "mode": backend.mode(domain),
+        "threshold": backend.threshold(domain),
+        "people": len(everybody.people),
+        "faces": {
+            "pkl": counts["pkl"],
+            "pgvector": None
+            if backend.stores.pgvector is None or "pgvector" in everybody.unavailable
+            else counts["pgvector"],
+        },
+    }
+
+
+def _make(backend: Backend, domain: str) -> bool:
+    try:
+        require_domain(backend.stores, domain)
+    except UnknownDomain:
+        write_both(backend.stores, domain, (), ())
+        return True
+    return False
+
+
+def _delete(backend: Backend, domain: str) -> Written:
+    require_domain(backend.stores, domain)
+    with writing(backend.stores, domain) as writer:
+        return writer.drop()
 
 
 def _list(backend: Backend) -> list[dict[str, Any]]:

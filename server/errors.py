@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from matchers.errors import InvalidName, MatcherError, StoreUnavailable, UnknownDomain
+from matchers.errors import (
+    InvalidName,
+    MatcherError,
+    PersonExists,
+    StoreUnavailable,
+    UnknownDomain,
+    UnknownFace,
+    UnknownPerson,
+)
 from matchers.languages import UnknownLanguage
 from runtime.errors import ImageError
 
@@ -20,6 +29,14 @@ _IMAGE_STATUS: Mapping[str, int] = {
     "image_too_large": 413,
     "unsupported_format": 415,
     "image_unreadable": 422,
+}
+_MATCHER_ERRORS: Mapping[type[MatcherError], tuple[int, str, str]] = {
+    UnknownDomain: (404, "unknown_domain", ". GET /domains lists the domains that there are."),
+    UnknownPerson: (404, "unknown_person", ". GET /domains/DOMAIN/people lists everybody."),
+    UnknownFace: (404, "unknown_face", ". GET /domains/DOMAIN/people/PERSON lists the faces."),
+    PersonExists: (409, "person_exists", ". Send `merge: true` to make one person of the two."),
+    UnknownLanguage: (422, "unknown_language", ""),
+    InvalidName: (422, "invalid_name", ""),
 }
 _HTTP_CODES: Mapping[int, tuple[str, str]] = {
     404: ("not_found", "There is nothing at this address. GET /openapi.json lists what there is."),
@@ -35,18 +52,27 @@ class ApiError(Exception):
         code: machine-readable reason.
         message: what happened and what to do, for a person.
         headers: HTTP headers to add.
+        details: further fields of ``error``.
     """
 
-    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
         self.headers = dict(headers or {})
+        self.details = dict(details or {})
 
     def response(self) -> JSONResponse:
         """The error as it is sent."""
-        body = {"status": "error", "error": {"code": self.code, "message": self.message}}
+        body = {"status": "error", "error": {"code": self.code, "message": self.message, **self.details}}
         return JSONResponse(body, self.status, self.headers)
 
 
@@ -67,17 +93,13 @@ def api_error(error: Exception) -> ApiError:
 
 
 def _matcher_error(error: MatcherError) -> ApiError:
-    match error:
-        case UnknownDomain():
-            return ApiError(404, "unknown_domain", f"{error}. GET /domains lists the domains that there are.")
-        case UnknownLanguage():
-            return ApiError(422, "unknown_language", str(error))
-        case InvalidName():
-            return ApiError(422, "invalid_name", str(error))
-        case StoreUnavailable():
-            logger.error("no store could answer: %s", error)
-            message = "The galleries cannot be searched at present. Try again in some seconds."
-            return ApiError(503, "store_unavailable", message, {"Retry-After": "2"})
+    for kind, (status, code, hint) in _MATCHER_ERRORS.items():
+        if isinstance(error, kind):
+            return ApiError(status, code, f"{error}{hint}")
+    if isinstance(error, StoreUnavailable):
+        logger.error("no store could answer: %s", error)
+        message = "The galleries cannot be searched or written at present. Try again in some seconds."
+        return ApiError(503, "store_unavailable", message, {"Retry-After": "2"})
     logger.error("a gallery cannot be used: %s", error)
     return ApiError(503, "gallery_unusable", "The domain's gallery cannot be read; the server's log says why.")
 

@@ -1,9 +1,12 @@
-"""The picture of a multipart request, in memory and within limits."""
+"""What a request brings, in memory and within limits: pictures, or a JSON object."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Any
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -12,10 +15,25 @@ from starlette.requests import Request
 from server.errors import ApiError
 
 FIELD = "image"
-# Boundaries, part headers and a few text fields beside the picture.
+FIELDS = ("images", "image")
+"""Where the pictures of a person may stand."""
+
+MAX_PICTURES = 50
+_MAX_TOGETHER = 100 * 2**20
+# Boundaries, part headers and a few text fields beside the pictures.
 _ENVELOPE = 64 * 1024
 _MAX_FILES = 8
 _MAX_FIELDS = 32
+_MAX_JSON = 64 * 1024
+_JSON_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file of a request: what the client calls it, and its bytes."""
+
+    name: str
+    data: bytes
 
 
 class _MemoryParser(MultiPartParser):
@@ -31,58 +49,112 @@ async def read_picture(request: Request, max_bytes: int, seconds: float) -> byte
             picture, several pictures.
         ClientDisconnect: the client left before the end.
     """
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise ApiError(415, "not_multipart", f"Send the picture as multipart/form-data, in the field `{FIELD}`.")
+    too_large = _too_large(max_bytes)
+    form = await _parse(request, max_bytes + _ENVELOPE, too_large, _MAX_FILES, seconds)
     try:
-        async with asyncio.timeout(seconds):
-            form = await _parse(request, max_bytes + _ENVELOPE, max_bytes)
-    except TimeoutError as error:
-        message = f"The picture was not there within {seconds:g} s. Send a smaller one, or over a faster line."
-        raise ApiError(408, "upload_timeout", message, {"Connection": "close"}) from error
+        pictures = _pictures(form, (FIELD,))
+        files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+        if len(files) > 1:
+            raise ApiError(400, "too_many_images", f"Send one picture per request; {len(files)} files came.")
+        data = await pictures[0].read()
+    finally:
+        await form.close()
+    if len(data) > max_bytes:
+        raise too_large
+    return data
+
+
+async def read_pictures(request: Request, max_bytes: int, seconds: float) -> list[Upload]:
+    """The files of the multipart fields ``images`` and ``image``, at most :data:`MAX_PICTURES`.
+
+    They must be there within ten times ``seconds``. A picture of more than ``max_bytes`` is handed on, to be refused by
+    itself.
+
+    Raises:
+        ApiError: 408 the client is too slow; 413 more than 100 MiB together; 415 not multipart; 400 broken multipart,
+            no picture, too many.
+        ClientDisconnect: the client left before the end.
+    """
+    limit = max(_MAX_TOGETHER, max_bytes)
+    message = f"The pictures have more than {limit // 2**20} MiB together. Send them in several requests."
+    too_large = ApiError(413, "upload_too_large", message)
+    form = await _parse(request, limit + _ENVELOPE, too_large, MAX_PICTURES + 1, 10 * seconds)
     try:
-        return await _only_picture(form, max_bytes)
+        pictures = _pictures(form, FIELDS)
+        if len(pictures) > MAX_PICTURES:
+            raise ApiError(400, "too_many_images", f"Send at most {MAX_PICTURES} pictures per request.")
+        return [Upload(_file_name(part, number), await part.read()) for number, part in enumerate(pictures, start=1)]
     finally:
         await form.close()
 
 
-async def _parse(request: Request, max_body: int, max_bytes: int) -> FormData:
+async def read_json(request: Request) -> dict[str, Any]:
+    """The JSON object in the body.
+
+    Raises:
+        ApiError: 408 the client is too slow; 413 more than 64 KiB; 400 no JSON; 422 JSON that is no object.
+        ClientDisconnect: the client left before the end.
+    """
+    too_large = ApiError(413, "body_too_large", f"The body has more than {_MAX_JSON // 1024} KiB.")
+    try:
+        async with asyncio.timeout(_JSON_SECONDS):
+            body = b"".join([chunk async for chunk in _limited(request, _MAX_JSON, too_large)])
+        value = json.loads(body)
+    except TimeoutError as error:
+        message = f"The body was not there within {_JSON_SECONDS:g} s."
+        raise ApiError(408, "upload_timeout", message, {"Connection": "close"}) from error
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, "invalid_json", "The body is no JSON. Send a JSON object.") from error
+    if not isinstance(value, dict):
+        raise ApiError(422, "invalid_body", "The body is no JSON object.")
+    return value
+
+
+async def _parse(request: Request, max_body: int, too_large: ApiError, max_files: int, seconds: float) -> FormData:
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        raise ApiError(415, "not_multipart", f"Send the picture as multipart/form-data, in the field `{FIELD}`.")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_body:
-        raise _too_large(max_bytes)
+        raise too_large
     parser = _MemoryParser(
         request.headers,
-        _limited(request, max_body, max_bytes),
-        max_files=_MAX_FILES,
+        _limited(request, max_body, too_large),
+        max_files=max_files,
         max_fields=_MAX_FIELDS,
         max_part_size=_ENVELOPE,
     )
     try:
-        return await parser.parse()
+        async with asyncio.timeout(seconds):
+            return await parser.parse()
+    except TimeoutError as error:
+        message = f"The picture was not there within {seconds:g} s. Send a smaller one, or over a faster line."
+        raise ApiError(408, "upload_timeout", message, {"Connection": "close"}) from error
     except MultiPartException as error:
         raise ApiError(400, "invalid_multipart", f"The multipart body cannot be read: {error.message}") from error
 
 
-async def _limited(request: Request, max_body: int, max_bytes: int) -> AsyncGenerator[bytes, None]:
+async def _limited(request: Request, max_body: int, too_large: ApiError) -> AsyncGenerator[bytes, None]:
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
         if received > max_body:
-            raise _too_large(max_bytes)
+            raise too_large
         yield chunk
 
 
-async def _only_picture(form: FormData, max_bytes: int) -> bytes:
+def _pictures(form: FormData, fields: tuple[str, ...]) -> list[UploadFile]:
     files = [(name, part) for name, part in form.multi_items() if isinstance(part, UploadFile)]
-    pictures = [part for name, part in files if name == FIELD]
+    pictures = [part for name, part in files if name in fields]
     if not pictures:
         other = f" It came in the field `{files[0][0][:50]}`." if files else ""
-        raise ApiError(400, "missing_image", f"The request has no complete file in the field `{FIELD}`.{other}")
-    if len(files) > 1:
-        raise ApiError(400, "too_many_images", f"Send one picture per request; {len(files)} files came.")
-    data = await pictures[0].read()
-    if len(data) > max_bytes:
-        raise _too_large(max_bytes)
-    return data
+        raise ApiError(400, "missing_image", f"The request has no complete file in the field `{fields[0]}`.{other}")
+    return pictures
+
+
+def _file_name(part: UploadFile, number: int) -> str:
+    """What answers call a file; never part of a path."""
+    name = (part.filename or "").replace("\\", "/").rpartition("/")[2]
+    return "".join(letter for letter in name if letter.isprintable())[:128] or f"picture {number}"
 
 
 def _too_large(max_bytes: int) -> ApiError:

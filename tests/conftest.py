@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from matchers.demo import demo_picture
 from matchers.embedded import EmbeddedPostgres
 from models.settings import Settings
+from runtime.decode import decode
 from runtime.engine import FaceEngine, open_engine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,3 +66,18 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Connection string of the superuser of an embedded PostgreSQL that all tests share."""
     with EmbeddedPostgres(tmp_path_factory.mktemp("embedded postgres")) as server:
         yield server.start()
+
+
+@pytest.fixture(scope="session")
+def portraits(engine: FaceEngine, group_picture: Path) -> list[bytes]:
+    """PNG files with one face each, cut out of the group picture from left to right."""
+    image = decode(group_picture.read_bytes())
+    boxes = engine.embed_image(image).detections.boxes
+    cut = []
+    for x, y, width, height in boxes[np.argsort(boxes[:, 0])].astype(int):
+        margin = width // 3
+        crop = image[max(y - margin, 0) : y + height + margin, max(x - margin, 0) : x + width + margin]
+        crop = cv2.copyMakeBorder(crop, 40, 40, 40, 40, cv2.BORDER_CONSTANT, value=(127, 127, 127))
+        assert len(engine.embed_image(crop).detections) == 1
+        cut.append(cv2.imencode(".png", crop)[1].tobytes())
+    return cut

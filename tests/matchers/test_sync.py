@@ -19,26 +19,10 @@ from matchers.gallery import PklStore
 from matchers.pgvector import PgvectorStore
 from matchers.service import Stores
 from matchers.sync import BATCH, StoreReport, SyncReport, sync_folder
-from runtime.decode import decode
 from runtime.engine import FaceEngine
 
 DOMAIN = "office"
 DEAD = "host=127.0.0.1 port=1 user=nobody dbname=nothing"
-
-
-@pytest.fixture(scope="module")
-def portraits(engine: FaceEngine, group_picture: Path) -> list[bytes]:
-    """PNG files with one face each, cut out of the group picture from left to right."""
-    image = decode(group_picture.read_bytes())
-    boxes = engine.embed_image(image).detections.boxes
-    cut = []
-    for x, y, width, height in boxes[np.argsort(boxes[:, 0])].astype(int):
-        margin = width // 3
-        crop = image[max(y - margin, 0) : y + height + margin, max(x - margin, 0) : x + width + margin]
-        crop = cv2.copyMakeBorder(crop, 40, 40, 40, 40, cv2.BORDER_CONSTANT, value=(127, 127, 127))
-        assert len(engine.embed_image(crop).detections) == 1
-        cut.append(cv2.imencode(".png", crop)[1].tobytes())
-    return cut
 
 
 @pytest.fixture
