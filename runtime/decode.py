@@ -15,8 +15,11 @@ from runtime.faces import ImageArray
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 ACCEPTED = "JPEG, PNG, WebP, BMP or TIFF"
 
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MAGIC = (b"\xff\xd8\xff", _PNG, b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
 _EXIF_ORIENTATION = 0x0112
+# Encoders write about ten for a progressive picture.
+_MAX_SCANS = 200
 _WHITE = (255, 255, 255, 255)
 
 
@@ -64,8 +67,10 @@ def decode(data: bytes, limits: Limits | None = None) -> ImageArray:
             f"The picture has {len(data):,} bytes; at most {limits.max_bytes:,} are taken. Send a smaller file.",
         )
     header = _read_header(data, limits)
-    if header.is_jpeg and b"\xff\xd9" not in data[len(data) // 2 :]:
-        raise ImageError("image_unreadable", "The JPEG file is cut off: its end marker is missing. Send it again.")
+    if header.is_jpeg:
+        _check_jpeg(data)
+    if data.startswith(_PNG):
+        _check_png(data)
     pixels = None if header.has_alpha else _decode_opencv(data)
     if pixels is None:
         pixels = _decode_pillow(data)
@@ -92,6 +97,27 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
     if width * height > limits.max_pixels or max(width, height) > limits.max_side:
         raise ImageError("image_too_large", f"The picture has {width} x {height} pixels. " + _too_many_pixels(limits))
     return _Header(width, height, orientation, is_jpeg, has_alpha)
+
+
+def _check_jpeg(data: bytes) -> None:
+    if b"\xff\xd9" not in data[len(data) // 2 :]:
+        raise ImageError("image_unreadable", "The JPEG file is cut off: its end marker is missing. Send it again.")
+    # Each scan costs a pass over all pixels but may be a few bytes long. Within a scan, 0xff is followed by zero.
+    if (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+        raise ImageError("image_unreadable", f"The JPEG file has {scans} scans; at most {_MAX_SCANS} are read.")
+
+
+def _check_png(data: bytes) -> None:
+    """Every chunk lies within the file (PNG specification, 5.3): OpenCV allots what a length says before it reads."""
+    position = len(_PNG)
+    while position < len(data):
+        kind = data[position + 4 : position + 8]
+        position += 12 + int.from_bytes(data[position : position + 4])
+        if position > len(data):
+            raise ImageError("image_unreadable", "The PNG file is cut off or damaged. Send it again.")
+        if kind == b"IEND":
+            return
+    raise ImageError("image_unreadable", "The PNG file is cut off: its end is missing. Send it again.")
 
 
 def _too_many_pixels(limits: Limits) -> str:

@@ -149,3 +149,22 @@ def test_damaged_pictures_never_raise_anything_else(data: st.DataObject) -> None
         return
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3
+
+
+def test_a_png_chunk_that_claims_more_than_the_file_holds_is_refused_at_once(scene: np.ndarray) -> None:
+    """OpenCV would allot gigabytes for it."""
+    data = bytearray(cv2.imencode(".png", scene)[1].tobytes())
+    position = data.index(b"IDAT") - 4
+    for claimed in (2**32 - 1, 2**31, len(data)):
+        data[position : position + 4] = claimed.to_bytes(4)
+        with pytest.raises(ImageError, match="PNG file is cut off"):
+            decode(bytes(data))
+
+
+def test_a_jpeg_of_very_many_scans_is_refused(scene: np.ndarray) -> None:
+    """Each costs a pass over all pixels."""
+    data = cv2.imencode(".jpg", scene, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    assert decode(data).shape == scene.shape
+    with pytest.raises(ImageError, match="scans"):
+        decode(data[:-2] + scan * 300 + data[-2:])
