@@ -69,7 +69,7 @@ $(installed): pyproject.toml
 	        *) $(pip) uninstall --quiet --yes $$runtime 2>/dev/null ;; \
 	    esac; \
 	done
-	@$(pip) install --quiet --editable ".[$(EXTRAS)]"
+	@$(pip) install --quiet --editable ".[$(EXTRAS),report]"
 	@$(pip) install --quiet --no-deps "$(INSIGHTFACE)"
 	@echo "$(EXTRAS)" > .venv/.extras
 	@rm .venv/.unfinished
@@ -78,6 +78,6 @@ $(installed): pyproject.toml
 .venv/.dev: $(installed)
 	@echo "Installing the tools for tests and checks ..."
 	@touch .venv/.unfinished
-	@$(pip) install --quiet --editable ".[$(EXTRAS),dev]"
+	@$(pip) install --quiet --editable ".[$(EXTRAS),report,dev]"
 	@rm .venv/.unfinished
 	@touch "$@"

@@ -9,16 +9,32 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from matchers.commands import demo, search, status, sync
+from matchers.commands import demo, evaluate, search, status, sync
 from matchers.commands.base import BAD_INPUT, EXIT_STATUS, PARTIAL, InputError
 from matchers.errors import InvalidName, MatcherError, UnknownDomain
+from matchers.evaluation import EvaluationError
 from matchers.folder import FolderError
+from matchers.html import ReportError
 from matchers.languages import UnknownLanguage
 from models.errors import ModelError
 from models.settings import Settings
 from runtime.errors import ImageError, RuntimeFault
+from runtime.pairs import PairsError
 
-COMMANDS = (sync, search, status, demo)
+COMMANDS = (sync, search, status, demo, evaluate)
+
+_WRONG_INPUT = (
+    InputError,
+    InvalidName,
+    FolderError,
+    UnknownDomain,
+    UnknownLanguage,
+    ImageError,
+    ModelError,
+    PairsError,
+    EvaluationError,
+    ReportError,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
         exit_status: int = args.run(args, Settings())
-    except (InputError, InvalidName, FolderError, UnknownDomain, UnknownLanguage, ImageError, ModelError) as error:
+    except _WRONG_INPUT as error:
         return _fail(str(error), BAD_INPUT)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())

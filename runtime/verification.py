@@ -137,6 +137,28 @@ def allowed(total: int, rate: float) -> int:
     return math.floor(rate * total + 1e-9)
 
 
+def rate_at_most(errors: int, trials: int, confidence: float = 0.95) -> float:
+    """Upper limit of a rate of which ``errors`` out of ``trials`` were seen: the larger rates are refuted.
+
+    The one-sided exact limit of Clopper and Pearson (1934); without errors it is about 3 / ``trials`` at 95 %. It holds
+    for independent trials: pairs that share pictures know less than their number says.
+
+    Args:
+        trials: at least 1.
+    """
+    if errors >= trials:
+        return 1.0
+    counts = np.arange(errors + 1)
+    ways = np.array([math.lgamma(trials + 1) - math.lgamma(k + 1) - math.lgamma(trials - k + 1) for k in counts])
+    low, high = errors / trials, 1.0
+    for _ in range(60):
+        rate = (low + high) / 2
+        logs = ways + counts * math.log(rate) + (trials - counts) * math.log1p(-rate) if rate < 1 else ways - np.inf
+        as_few = float(np.exp(logs).sum())
+        low, high = (rate, high) if as_few > 1 - confidence else (low, rate)
+    return high
+
+
 def best_threshold(distances: Distances, same: Flags) -> tuple[float, float]:
     """The threshold that decides most pairs rightly, and the share of pairs that it decides rightly.
 
