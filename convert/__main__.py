@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from convert.defaults import default_weights
 from convert.errors import ConvertError
 from convert.fetch import Fetched, Options, fetch
 from convert.presets import PRESETS, Changes, find_preset
@@ -53,6 +54,25 @@ exit status: 0 done, 2 something went wrong and nothing was written (the message
 """
 
 
+EXPORT_HELP = """\
+Make an ONNX model of weights of Keras, TensorFlow or TensorFlow Lite: DeepFace's arcface_weights.h5 (the network is
+built here), Keras 3 .weights.h5 of the same network, whole models (.keras, .h5, SavedModel folder) and .tflite. What a
+file is, is told by its content. The result is compared with its source on random pictures and on real faces, through
+the runtime that will serve it; unless they agree (cosine >= 0.99999), nothing is written.
+
+Without --weights: ~/.deepface/weights/arcface_weights.h5 (or below DEEPFACE_HOME), else the catalog's download.
+
+examples:
+  python -m convert export --output arcface.onnx
+  python -m convert export --weights arcface_weights.h5 --output arcface.onnx --report arcface.json
+  python -m convert export --weights mobilefacenet.tflite --preset mobilefacenet-112x96 --output mobilefacenet.onnx
+
+Then set EMBEDDER to the new file. TensorFlow is needed here and nowhere else: pip install '.[cpu,convert]'.
+
+exit status: 0 done, 2 something went wrong and nothing was written (the message says what to do)
+"""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     parser = argparse.ArgumentParser(
@@ -62,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_fetch(commands)
     _add_adopt(commands)
+    _add_export(commands)
     options = parser.parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
@@ -151,6 +172,52 @@ def _adopt(options: argparse.Namespace) -> int:
     print(f"{done.path}: written; {'; '.join(done.checks)}")
     variable = "EMBEDDER" if done.card.task == "embedding" else "DETECTOR"
     print(f"  use it with: {variable}={done.path}")
+    return 0
+
+
+def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="make an ONNX model of Keras or TensorFlow weights",
+        description=EXPORT_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights or model; default: DeepFace's ArcFace")
+    parser.add_argument("--output", required=True, type=Path, metavar="OUT.onnx", help="the file to write")
+    parser.add_argument("--preset", metavar="NAME", help="how the network is fed (default: deepface-arcface)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="faces to compare on (default: shipped by packages)")
+    parser.add_argument("--report", type=Path, metavar="R.json", help="write the figures of the comparison there")
+    parser.add_argument("--offline", action="store_true", help="do not download weights")
+    _add_card_options(parser)
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from convert.export import as_json, export  # noqa: PLC0415
+    from convert.portraits import portraits_from  # noqa: PLC0415
+
+    folder = models_folder(options.models_dir)
+    with Progress() as progress:
+        done = export(
+            options.weights or default_weights(folder, options.offline, progress.say, progress.advance),
+            options.output,
+            lambda: portraits_from(options.images, folder, progress.say),
+            preset_name=options.preset,
+            changes=_changes(options),
+            report=options.report,
+            say=progress.say,
+        )
+    if options.json:
+        print(json.dumps({"status": "success", **as_json(done)}, ensure_ascii=False))
+        return 0
+    for pictures, parity in done.figures["parity"].items():
+        print(
+            f"{pictures}: {parity['pictures']:.0f} pictures, cosine at least {parity['cosine_min']:.7f}, "
+            f"largest difference {parity['max_abs_diff']:.2g} of {parity['max_abs_value']:.2g}"
+        )
+    nodes = done.figures["nodes"]
+    print(f"{done.path}: written, {nodes['written']} nodes of {nodes['tf2onnx']}, {done.figures['seconds']} s")
+    print(f"  use it with: EMBEDDER={done.path}")
     return 0
 
 

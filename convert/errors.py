@@ -23,3 +23,7 @@ class FacesError(ConvertError):
 
 class ParityError(ConvertError):
     """The repaired network does not give what its source gives; nothing is written."""
+
+
+class WeightsError(ConvertError):
+    """A file of weights is missing, damaged, or of another network."""

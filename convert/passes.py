@@ -35,8 +35,8 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
     That takes ``Constant``, ``Identity`` over weights, and ``DequantizeLinear`` and ``Reshape`` of stored weights.
     The values come from ONNX's reference implementation.
     """
-    model = _copy(model)
-    constants = _constants(model)
+    model = copy_model(model)
+    constants = constants_of(model)
     kept = []
     for node in model.graph.node:
         foldable = node.op_type not in _NOT_CONSTANT and not _has_subgraph(node)
@@ -47,18 +47,18 @@ def fold_constants(model: onnx.ModelProto) -> onnx.ModelProto:
             tensor = numpy_helper.from_array(np.array(value, order="C"), name)
             constants[name] = tensor
             model.graph.initializer.append(tensor)
-    _replace(model.graph.node, kept)
+    replace_items(model.graph.node, kept)
     return model
 
 
 def drop_single_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
     """Remove ``block_size`` from ``DequantizeLinear`` nodes with one scale, shape (1,), which ONNX Runtime refuses."""
-    model = _copy(model)
-    constants = _constants(model)
+    model = copy_model(model)
+    constants = constants_of(model)
     for node in model.graph.node:
         scale = constants.get(node.input[1]) if node.op_type == "DequantizeLinear" else None
         if scale is not None and list(scale.dims) == [1]:
-            _replace(node.attribute, [a for a in node.attribute if a.name not in {"block_size", "axis"}])
+            replace_items(node.attribute, [a for a in node.attribute if a.name not in {"block_size", "axis"}])
     return model
 
 
@@ -67,9 +67,9 @@ def drop_passthrough(model: onnx.ModelProto) -> onnx.ModelProto:
 
     A node whose result is an output of the graph stays, and so does a ``Dropout`` whose mask is used.
     """
-    model = _copy(model)
+    model = copy_model(model)
     outputs = {output.name for output in model.graph.output}
-    used = _uses(model)
+    used = uses_of(model)
     renamed: dict[str, str] = {}
     kept = []
     for node in model.graph.node:
@@ -80,7 +80,7 @@ def drop_passthrough(model: onnx.ModelProto) -> onnx.ModelProto:
         for index, name in enumerate(node.input):
             node.input[index] = renamed.get(name, name)
         kept.append(node)
-    _replace(model.graph.node, kept)
+    replace_items(model.graph.node, kept)
     return model
 
 
@@ -103,8 +103,8 @@ def fold_batchnorm_before_gemm(model: onnx.ModelProto) -> onnx.ModelProto:
     Exact: there is no padding between. Each channel's factor and shift meet the columns that the channel's pixels
     become, so the shift turns into a part of the bias.
     """
-    model = _copy(model)
-    constants, used, producers = _constants(model), _uses(model), _producers(model)
+    model = copy_model(model)
+    constants, used, producers = constants_of(model), uses_of(model), producers_of(model)
     gone: set[str] = set()
     for gemm in model.graph.node:
         flatten = producers.get(gemm.input[0]) if gemm.op_type == "Gemm" else None
@@ -112,7 +112,7 @@ def fold_batchnorm_before_gemm(model: onnx.ModelProto) -> onnx.ModelProto:
         if flatten is None or norm is None or norm.op_type != "BatchNormalization":
             continue
         between = (norm.output[0], flatten.output[0])
-        if any(used.get(name) != 1 for name in between) or _attribute(flatten, "axis", 1) != 1:
+        if any(used.get(name) != 1 for name in between) or attribute(flatten, "axis", 1) != 1:
             continue
         if not _is_plain_gemm(gemm) or not _all_constant(gemm.input[1:], constants):
             continue
@@ -132,13 +132,13 @@ def fold_batchnorm_before_gemm(model: onnx.ModelProto) -> onnx.ModelProto:
         )
         flatten.input[0] = norm.input[0]
         gone.add(norm.output[0])
-    _replace(model.graph.node, [node for node in model.graph.node if node.output[0] not in gone])
+    replace_items(model.graph.node, [node for node in model.graph.node if node.output[0] not in gone])
     return model
 
 
 def prune(model: onnx.ModelProto) -> onnx.ModelProto:
     """Remove what no output depends on: nodes, initialisers, inputs; and initialisers out of the inputs."""
-    model = _copy(model)
+    model = copy_model(model)
     graph = model.graph
     needed = {output.name for output in graph.output} | _subgraph_names(model)
     kept = []
@@ -146,10 +146,10 @@ def prune(model: onnx.ModelProto) -> onnx.ModelProto:
         if any(name in needed for name in node.output):
             needed.update(name for name in node.input if name)
             kept.append(node)
-    _replace(graph.node, kept[::-1])
-    _replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in needed])
+    replace_items(graph.node, kept[::-1])
+    replace_items(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in needed])
     constants = {tensor.name for tensor in graph.initializer}
-    _replace(graph.input, [value for value in graph.input if value.name in needed - constants])
+    replace_items(graph.input, [value for value in graph.input if value.name in needed - constants])
     del graph.value_info[:]
     return model
 
@@ -159,7 +159,7 @@ def name_batch(model: onnx.ModelProto, name: str = "batch") -> onnx.ModelProto:
 
     Whether the nodes between really take any length is for a run with several lengths to show.
     """
-    model = _copy(model)
+    model = copy_model(model)
     for value in (*model.graph.input, *model.graph.output):
         shape = value.type.tensor_type.shape
         if shape.dim:
@@ -175,7 +175,7 @@ def lower_opset(model: onnx.ModelProto, target: int, ir_version: int) -> onnx.Mo
     Raises:
         RuntimeError: an operator of the model does not exist in that opset.
     """
-    model = _copy(model)
+    model = copy_model(model)
     current = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     if current > target:
         model.ir_version = max(model.ir_version, 4)
@@ -184,13 +184,15 @@ def lower_opset(model: onnx.ModelProto, target: int, ir_version: int) -> onnx.Mo
     return model
 
 
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
+def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A deep copy."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
 
 
-def _replace(field: Any, items: Sequence[Any]) -> None:
+def replace_items(field: Any, items: Sequence[Any]) -> None:
+    """Put copies of ``items`` in the place of what a repeated field holds."""
     copies = [type(item)() for item in items]
     for copy, item in zip(copies, items, strict=True):
         copy.CopyFrom(item)
@@ -203,8 +205,8 @@ def _fold_batchnorm(
     op_type: str,
     fold: Callable[[onnx.ModelProto, onnx.NodeProto, dict[str, onnx.TensorProto], Array, Array], bool],
 ) -> onnx.ModelProto:
-    model = _copy(model)
-    constants, used, producers = _constants(model), _uses(model), _producers(model)
+    model = copy_model(model)
+    constants, used, producers = constants_of(model), uses_of(model), producers_of(model)
     gone: set[str] = set()
     for norm in model.graph.node:
         before = producers.get(norm.input[0]) if norm.op_type == "BatchNormalization" else None
@@ -216,7 +218,7 @@ def _fold_batchnorm(
             before.output[0] = norm.output[0]
     # The producer now bears the output's name, so the node to drop is told apart by its operator.
     kept = [n for n in model.graph.node if n.op_type != "BatchNormalization" or n.output[0] not in gone]
-    _replace(model.graph.node, kept)
+    replace_items(model.graph.node, kept)
     return model
 
 
@@ -255,33 +257,33 @@ def _into_gemm(
 
 def _scale_and_shift(norm: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> tuple[Array, Array] | None:
     """``BatchNormalization`` at inference as ``x * factor + shift``, (channels,) float64 each."""
-    if not _all_constant(norm.input[1:5], constants) or _attribute(norm, "training_mode", 0):
+    if not _all_constant(norm.input[1:5], constants) or attribute(norm, "training_mode", 0):
         return None
     gamma, beta, mean, variance = (
         numpy_helper.to_array(constants[name]).astype(np.float64) for name in norm.input[1:5]
     )
-    factor = gamma / np.sqrt(variance + _attribute(norm, "epsilon", 1e-5))
+    factor = gamma / np.sqrt(variance + attribute(norm, "epsilon", 1e-5))
     return factor, beta - mean * factor
 
 
 def _is_plain_gemm(gemm: onnx.NodeProto) -> bool:
     return bool(
-        _attribute(gemm, "alpha", 1.0) == 1.0
-        and _attribute(gemm, "beta", 1.0) == 1.0
-        and not _attribute(gemm, "transA", 0)
+        attribute(gemm, "alpha", 1.0) == 1.0
+        and attribute(gemm, "beta", 1.0) == 1.0
+        and not attribute(gemm, "transA", 0)
     )
 
 
 def _gemm_weights(gemm: onnx.NodeProto, constants: dict[str, onnx.TensorProto]) -> tuple[Array, Array]:
     """Weight as (outputs, inputs) float64 and bias as (outputs,) float64."""
     weight = numpy_helper.to_array(constants[gemm.input[1]]).astype(np.float64)
-    if not _attribute(gemm, "transB", 0):
+    if not attribute(gemm, "transB", 0):
         weight = weight.T
     return weight, _optional(gemm, 2, constants, len(weight))
 
 
 def _set_gemm(model: onnx.ModelProto, gemm: onnx.NodeProto, weight: Array, bias: Array) -> None:
-    _set_input(model, gemm, 1, weight if _attribute(gemm, "transB", 0) else weight.T)
+    _set_input(model, gemm, 1, weight if attribute(gemm, "transB", 0) else weight.T)
     _set_input(model, gemm, 2, bias)
 
 
@@ -316,7 +318,8 @@ def _evaluate(node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], mode
     return [np.asarray(value) for value in ReferenceEvaluator(single).run(None, {})]
 
 
-def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+def constants_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Initialisers by name."""
     return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
@@ -324,11 +327,12 @@ def _all_constant(names: Iterable[str], constants: dict[str, onnx.TensorProto]) 
     return all(name in constants for name in names if name)
 
 
-def _producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+def producers_of(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """The node that makes each value."""
     return {name: node for node in model.graph.node for name in node.output if name}
 
 
-def _uses(model: onnx.ModelProto) -> Counter[str]:
+def uses_of(model: onnx.ModelProto) -> Counter[str]:
     """How often each value is read: by nodes, by subgraphs, and as an output of the graph."""
     uses = Counter(name for node in model.graph.node for name in node.input if name)
     uses.update(output.name for output in model.graph.output)
@@ -353,10 +357,11 @@ def _subgraph_names(model: onnx.ModelProto) -> set[str]:
     return names
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    for attribute in node.attribute:
-        if attribute.name == name:
-            return onnx.helper.get_attribute_value(attribute)
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """The value of an attribute, or ``default``."""
+    for entry in node.attribute:
+        if entry.name == name:
+            return onnx.helper.get_attribute_value(entry)
     return default
 
 

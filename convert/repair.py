@@ -76,7 +76,7 @@ def make_model(source: bytes, card: ModelCard, versions: Mapping[str, str]) -> b
     """
     original = SourceNetwork(source)
     repaired = repair(onnx.load_model_from_string(source), any_batch=card.task == "embedding")
-    card = replace(card, versions={**versions, **_tool_versions()})
+    card = replace(card, versions={**versions, **tool_versions()})
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder) / "trial.onnx"
         trial.write_bytes(with_card(repaired, card))
@@ -90,7 +90,8 @@ def change_card(data: bytes, card: ModelCard) -> bytes:
     return with_card(onnx.load_model_from_string(data), card)
 
 
-def _tool_versions() -> dict[str, str]:
+def tool_versions() -> dict[str, str]:
+    """Versions of the packages that write and run ONNX here."""
     found = {}
     for name in ("onnx", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"):
         try:
