@@ -2,7 +2,7 @@
 
 Makes a scratch environment with DeepFace 0.0.96 and what `convert` needs, lets DeepFace build its ArcFace with random
 weights (slopes and norm statistics set, so that faces do not fall on one point), writes them as DeepFace's legacy
-``.h5``, exports that file with ``python -m convert export``, and compares TensorFlow with the runtime on the same crops.
+``.h5``, exports that file with ``python -m convert export``, and compares TensorFlow with the runtime on equal crops.
 """
 
 from __future__ import annotations
