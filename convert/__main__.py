@@ -92,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps({"status": "error", "message": str(error)}, ensure_ascii=False))
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"error: {error}. Nothing was written; free space, or name another folder.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("Interrupted. Run the same command again to go on.", file=sys.stderr)
         return 130

@@ -1,5 +1,7 @@
 """Errors of fetching, repairing and converting models. Each ends a command with exit status 2."""
 
+INSTALL = "Install what converting needs: pip install '.[cpu,convert]' (only where you convert, not where you serve)."
+
 
 class ConvertError(Exception):
     """Base: what happened, to what, and what to do."""

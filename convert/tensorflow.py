@@ -22,12 +22,11 @@ import numpy.typing as npt
 import onnx
 
 from convert.arcface import build_arcface, load_weights, read_legacy_weights
-from convert.errors import ConvertError, WeightsError
+from convert.errors import INSTALL, ConvertError, WeightsError
 from convert.weights import Kind
 
 Array = npt.NDArray[np.float32]
 OPSET = 17
-INSTALL = "Install what converting needs: pip install '.[cpu,convert]' (only where you convert, not where you serve)."
 _INPUT = "picture"
 
 

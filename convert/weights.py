@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convert.errors import WeightsError
+from convert.errors import INSTALL, ConvertError, WeightsError
 
 if TYPE_CHECKING:
     import h5py
@@ -67,8 +67,10 @@ def open_hdf5(path: Path) -> h5py.File:
     Raises:
         WeightsError: it is damaged.
     """
-    import h5py  # noqa: PLC0415
-
+    try:
+        import h5py  # noqa: PLC0415
+    except ImportError as error:
+        raise ConvertError(f"{path} is an HDF5 file and h5py is not installed. {INSTALL}") from error
     try:
         return h5py.File(path, "r")
     except OSError as error:
