@@ -7,6 +7,7 @@ whole or not at all. A refusal whose code is in :data:`SOFT` may be overridden.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -24,8 +25,7 @@ from runtime.quality import Quality, measure, portrait
 SOFT: Final = frozenset({"face_too_small", "face_blurred", "face_turned", "duplicate", "lookalike"})
 """Codes of refusals that the client may override."""
 
-PREFIX: Final = "enrolled-"
-"""Begins the file names of pictures that came through the API; ``sync`` leaves them alone."""
+_ENROLLED: Final = re.compile(r".*/enrolled-[0-9a-f]{16}(-[0-9]+)?\.jpg", re.DOTALL)
 
 # Nearer than this part of the threshold are two copies of one picture. Measured on 40 portraits with the threshold 0.6
 # (so 0.05): copies as JPEG of quality 95 and 60 lie within 0.022 and 0.048 of their originals, the two most similar
@@ -151,7 +151,7 @@ def enrol(
             if refusal is not None:
                 refused.append(Refused(candidate.file, refusal))
                 continue
-            source = f"{person}/{PREFIX}{candidate.digest[:16]}.jpg"
+            source = f"{person}/enrolled-{candidate.digest[:16]}.jpg"
             face = GalleryFace(person, source, candidate.digest, candidate.embedding, candidate.box)
             own = [kept for kept in own if kept.source != source] + [face]
             weak = {**candidate.quality.faults(), **candidate.quality.weaknesses()}
@@ -162,6 +162,11 @@ def enrol(
                 thumbnails[face.id] = candidate.thumbnail
         written = writer.write([one.face for one in enrolled], (), thumbnails) if enrolled else Written()
     return Enrolment(tuple(enrolled), tuple(refused), new_person, written)
+
+
+def was_enrolled(source: str) -> bool:
+    """Whether a picture came through :func:`enrol`, not from a folder."""
+    return _ENROLLED.fullmatch(source) is not None
 
 
 def _readable(stores: Stores, domain: str) -> GalleryStore:

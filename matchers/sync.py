@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from matchers.base import GalleryFace, GalleryStore
+from matchers.enrol import was_enrolled
 from matchers.errors import GalleryError, StoreUnavailable
 from matchers.folder import Folder, FolderError, Picture, Problem, read_folder
+from matchers.journal import writing
 from matchers.names import domain_name
 from matchers.service import Stores
+from matchers.thumbnails import Thumbnails, encode
+from runtime.decode import decode
 from runtime.engine import FaceEngine
 from runtime.errors import ImageError
+from runtime.quality import portrait
 
 BATCH = 500
 THREADS = 2
@@ -48,6 +53,7 @@ class SyncReport:
 
     Attributes:
         domain: the domain that was filled.
+        kept: pictures that were enrolled through the API, not from a folder; they are left alone.
         pictures: picture files found and readable.
         embedded: pictures that went through the models.
         reused: pictures whose embedding was copied, from the other store or from before the picture was moved.
@@ -61,6 +67,7 @@ class SyncReport:
     reused: int
     problems: tuple[Problem, ...]
     stores: Mapping[str, StoreReport]
+    kept: int = 0
 
     @property
     def complete(self) -> bool:
@@ -76,16 +83,20 @@ def sync_folder(
     on_progress: Progress | None = None,
     *,
     allow_empty: bool = False,
+    keep_thumbnails: bool = True,
 ) -> SyncReport:
     """Bring ``images/<person>/<picture>`` into every store, by content.
 
     Only pictures whose bytes are not enrolled yet are read by the models, each once; an embedding that a store
     already has (a moved picture, a store that lags behind) is copied. A picture with no face or with several is left
-    out and reported; when it used to hold one, the old face goes. A store that fails does not stop the other one.
+    out and reported; when it used to hold one, the old face goes. Both stores are written together (see
+    ``matchers.journal``), whole people at a time: while pgvector is down the PKL gallery is filled alone, and without
+    the PKL gallery nothing is written. Faces that were enrolled through the API stay.
 
     Args:
         on_progress: called with the pictures done and the pictures to do, from the calling thread.
         allow_empty: lets a folder without pictures empty the domain.
+        keep_thumbnails: keep a small picture of each face that goes through the models.
 
     Raises:
         InvalidName: the domain's name is not admitted.
@@ -106,7 +117,8 @@ def sync_folder(
 
     wanted = set[str]().union(*(target.wanted for target in targets))
     missing = [picture for source, picture in folder.pictures.items() if source in wanted]
-    reader = _FaceReader(engine, _known_faces(targets, missing))
+    reader = _FaceReader(engine, _known_faces(targets, missing), stores.thumbnails if keep_thumbnails else None, domain)
+    writer = _Writer(stores, domain, targets)
     problems = list(folder.problems)
     counts: Counter[str] = Counter()
     notify = on_progress or _silent
@@ -117,15 +129,12 @@ def sync_folder(
                 counts[result.origin] += 1
                 if result.reason:
                     problems.append(Problem(result.source, result.reason))
-                for target in targets:
-                    target.take(result)
+                writer.take(result)
                 notify(done, len(missing))
     except BaseException:
-        for target in targets:
-            target.flush()
+        writer.flush()
         raise
-    for target in targets:
-        target.finish()
+    writer.finish()
     return SyncReport(
         domain=domain,
         pictures=len(folder.pictures),
@@ -133,6 +142,7 @@ def sync_folder(
         reused=counts["reused"],
         problems=tuple(sorted(problems, key=lambda problem: problem.source)),
         stores={target.name: target.report() for target in targets},
+        kept=len({source for target in targets for source in target.inventory if was_enrolled(source)}),
     )
 
 
@@ -147,26 +157,30 @@ class _Reading:
     Attributes:
         origin: ``embedded`` (it went through the models), ``reused`` (copied from a store), ``refused`` (the file is
             no usable picture) or ``unread`` (the file could not be read, its old faces stay).
+        thumbnails: JPEG files by face id.
     """
 
     source: str
     origin: str
     faces: tuple[GalleryFace, ...] = ()
     reason: str = ""
+    thumbnails: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class _FaceReader:
     """Gets the faces of a picture, from what the stores know or from the models. Thread-safe."""
 
-    def __init__(self, engine: FaceEngine, known: _Known) -> None:
+    def __init__(self, engine: FaceEngine, known: _Known, thumbnails: Thumbnails | None, domain: str) -> None:
         self.engine = engine
         self.known = known
+        self.thumbnails = thumbnails
+        self.domain = domain
 
     def read(self, picture: Picture) -> _Reading:
         faces = self.known.get((picture.digest, picture.source)) or self.known.get((picture.digest, ""))
         if faces:
             copies = tuple(replace(face, person=picture.person, source=picture.source) for face in faces)
-            return _Reading(picture.source, "reused", copies)
+            return _Reading(picture.source, "reused", copies, thumbnails=self._copied(faces, copies))
         try:
             size = picture.path.stat().st_size
             if size > self.engine.limits.max_bytes:
@@ -179,9 +193,10 @@ class _FaceReader:
 
     def _embed(self, picture: Picture, data: bytes) -> _Reading:
         try:
-            analysis = self.engine.analyze(data)
+            image = decode(data, self.engine.limits)
         except ImageError as error:
             return _Reading(picture.source, "refused", reason=str(error))
+        analysis = self.engine.embed_image(image)
         count = len(analysis.detections)
         if count != 1:
             reason = f"{count} faces were found; enrol a picture with one." if count else "No face was found."
@@ -189,7 +204,19 @@ class _FaceReader:
         x, y, width, height = (round(float(value)) for value in analysis.detections.boxes[0])
         digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
         face = GalleryFace(picture.person, picture.source, digest, analysis.embeddings[0], (x, y, width, height))
-        return _Reading(picture.source, "embedded", (face,))
+        thumbnails = {}
+        if self.thumbnails is not None:
+            thumbnails[face.id] = encode(portrait(image, analysis.detections.landmarks[0]))
+        return _Reading(picture.source, "embedded", (face,), thumbnails=thumbnails)
+
+    def _copied(self, faces: Iterable[GalleryFace], copies: Iterable[GalleryFace]) -> dict[str, bytes]:
+        """The thumbnails of ``faces``, as far as there are any, for their ``copies``."""
+        found = {}
+        for face, copy in zip(faces, copies, strict=True):
+            data = self.thumbnails.read(self.domain, face.id) if self.thumbnails is not None else None
+            if data is not None:
+                found[copy.id] = data
+        return found
 
 
 class _Target:
@@ -202,8 +229,7 @@ class _Target:
         self.error = error
         self.inventory: Mapping[str, str] = {}
         self.wanted: set[str] = set()
-        self._stale: set[str] = set()
-        self._batch: list[GalleryFace] = []
+        self.stale: set[str] = set()
         self._done: Counter[str] = Counter()
 
     def plan(self, folder: Folder) -> None:
@@ -212,7 +238,7 @@ class _Target:
         def read(store: GalleryStore) -> None:
             self.inventory = store.inventory(self.domain)
             self.wanted = {s for s, picture in folder.pictures.items() if self.inventory.get(s) != picture.digest}
-            self._stale = {source for source in self.inventory if not folder.may_hold(source)}
+            self.stale = {s for s in self.inventory if not folder.may_hold(s) and not was_enrolled(s)}
             self._done["unchanged"] = len(folder.pictures) - len(self.wanted)
 
         self.attempt(read)
@@ -223,26 +249,6 @@ class _Target:
         self.attempt(lambda store: found.extend(store.faces(self.domain)))
         return found
 
-    def take(self, reading: _Reading) -> None:
-        """Keep a picture's faces for the next batch if the store wants them."""
-        if self.error or reading.source not in self.wanted:
-            return
-        self._batch.extend(reading.faces)
-        if not reading.faces and reading.origin != "unread" and reading.source in self.inventory:
-            self._stale.add(reading.source)
-        if len(self._batch) >= BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what was taken so far."""
-        if self._batch:
-            self._write(())
-
-    def finish(self) -> None:
-        """Write what is left and take out what is gone."""
-        if self._batch or self._stale:
-            self._write(self._stale)
-
     def attempt(self, step: Callable[[GalleryStore], None]) -> None:
         """Run ``step`` unless the store has failed before; keep a failure for the report."""
         if self.store is None or self.error:
@@ -252,20 +258,71 @@ class _Target:
         except (StoreUnavailable, GalleryError) as error:
             self.error = str(error)
 
+    def count(self, written: Iterable[str], removed: Iterable[str]) -> None:
+        """Both stores were written; count what this one lacked."""
+        for source in self.wanted.intersection(written):
+            self._done["changed" if source in self.inventory else "new"] += 1
+        self._done["removed"] += len(self.stale.intersection(removed))
+
     def report(self) -> StoreReport:
         done = self._done
         return StoreReport(done["new"], done["changed"], done["removed"], done["unchanged"], self.error)
 
-    def _write(self, remove: Iterable[str]) -> None:
-        def write(store: GalleryStore) -> None:
-            gone = sorted(remove)
-            store.apply(self.domain, self._batch, gone)
-            for source in {face.source for face in self._batch}:
-                self._done["changed" if source in self.inventory else "new"] += 1
-            self._done["removed"] += len(gone)
-            self._batch = []
 
-        self.attempt(write)
+class _Writer:
+    """Collects what was read and writes it to both stores, a batch at a time, whole people as far as one fits."""
+
+    def __init__(self, stores: Stores, domain: str, targets: Sequence[_Target]) -> None:
+        self.stores = stores
+        self.domain = domain
+        self.targets = targets
+        self._faces: list[GalleryFace] = []
+        self._thumbnails: dict[str, bytes] = {}
+
+    def take(self, reading: _Reading) -> None:
+        """Keep a picture's faces for the next batch."""
+        if not reading.faces and reading.origin != "unread":
+            for target in self.targets:
+                if reading.source in target.inventory:
+                    target.stale.add(reading.source)
+        elif reading.faces:
+            if len(self._faces) >= BATCH and reading.faces[0].person != self._faces[-1].person:
+                self.flush()
+            self._faces.extend(reading.faces)
+            self._thumbnails.update(reading.thumbnails)
+            if len(self._faces) >= 2 * BATCH:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what was taken so far."""
+        if self._faces:
+            self._write(frozenset())
+
+    def finish(self) -> None:
+        """Write what is left and take out what is gone."""
+        stale = frozenset[str]().union(*(target.stale for target in self.targets))
+        if self._faces or stale:
+            self._write(stale)
+
+    def _write(self, stale: frozenset[str]) -> None:
+        pkl, *others = self.targets
+        if not pkl.error:
+            sources = {face.source for face in self._faces}
+            try:
+                with writing(self.stores, self.domain) as writer:
+                    written = writer.write(self._faces, stale, self._thumbnails, erase=bool(stale))
+            except (StoreUnavailable, GalleryError) as error:
+                pkl.error = str(error)
+            else:
+                pkl.count(sources, stale)
+                for target in others:
+                    target.error = target.error or written.pgvector_error
+                    if not written.pgvector_error:
+                        target.count(sources, stale)
+        if pkl.error:
+            for target in others:
+                target.error = target.error or "it was left as it is, since the PKL gallery could not be written"
+        self._faces, self._thumbnails = [], {}
 
 
 def _known_faces(targets: Iterable[_Target], missing: Iterable[Picture]) -> _Known:

@@ -41,7 +41,15 @@ def _sync(args: argparse.Namespace, settings: Settings) -> int:
     if not args.images.is_dir():
         raise FolderError(f"{args.images} is not a folder. Name the folder that holds one subfolder per person.")
     with opened(settings) as (engine, stores), progress_bar("Reading pictures") as show:
-        report = sync_folder(engine, stores, args.domain, args.images, show, allow_empty=args.allow_empty)
+        report = sync_folder(
+            engine,
+            stores,
+            args.domain,
+            args.images,
+            show,
+            allow_empty=args.allow_empty,
+            keep_thumbnails=settings.keep_thumbnails,
+        )
     if args.json:
         print_json(asdict(report) | {"complete": report.complete})
     else:
@@ -57,6 +65,8 @@ def _print_sync(report: SyncReport) -> None:
         table.add_row(name, *(("-",) * 4 if store.error and not any(counts) else map(str, counts)))
     console.print(table)
     console.print(f"{report.pictures} pictures, {report.embedded} read by the models, {report.reused} copied.")
+    if report.kept:
+        print(f"{report.kept} pictures that were enrolled through the API are left alone.")
     if report.problems:
         print(f"{len(report.problems)} left out:")
         for problem in report.problems:
