@@ -6,16 +6,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from tiny import DIMENSION, make_card, make_faces, unit_rows
 
 from matchers.base import FloatArray, GalleryFace
 from models.card import ModelCard
-
-DIMENSION = 64
 
 
 @pytest.fixture
@@ -32,41 +30,6 @@ def database(postgres: str) -> Iterator[str]:
 @pytest.fixture
 def embedder_card() -> ModelCard:
     return make_card("tiny", DIMENSION)
-
-
-def make_card(name: str, dimension: int) -> ModelCard:
-    """Card of an embedder that exists in tests only."""
-    return ModelCard(
-        name=name,
-        task="embedding",
-        family="embedding",
-        layout="NCHW",
-        colour="RGB",
-        mean=(0.0, 0.0, 0.0),
-        scale=(1.0, 1.0, 1.0),
-        input_size=(112, 112),
-        dimension=dimension,
-        alignment="similarity",
-        licence="MIT",
-        origin="none",
-        origin_sha256="",
-        threshold=0.5,
-        space=name,
-    )
-
-
-def unit_rows(count: int, dimension: int = DIMENSION, seed: int = 0) -> FloatArray:
-    """(count, dimension) float32, random rows of length 1."""
-    rows = np.random.default_rng(seed).standard_normal((count, dimension)).astype(np.float32)
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
-
-
-def make_faces(count: int, dimension: int = DIMENSION, seed: int = 0, prefix: str = "") -> list[GalleryFace]:
-    """One face per picture, three pictures per person."""
-    return [
-        GalleryFace(f"{prefix}p{i // 3}", f"{prefix}p{i // 3}/{i % 3}.jpg", f"{i:040x}", row, (i, 1, 20, 30))
-        for i, row in enumerate(unit_rows(count, dimension, seed))
-    ]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import random
 import sys
 from pathlib import Path
 
-from conftest import DIMENSION, make_card, unit_rows
+from tiny import DIMENSION, make_card, unit_rows
 
 from matchers.base import GalleryFace
 from matchers.gallery import PklStore
