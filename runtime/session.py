@@ -41,6 +41,8 @@ class SharedSession:
         self._inherited: list[ort.InferenceSession] = []
         self._session: ort.InferenceSession | None = self._open()
         self.card: ModelCard = read_card(self._session.get_modelmeta().custom_metadata_map, path)
+        self.input_nodes: tuple[Any, ...] = tuple(self._session.get_inputs())
+        self.output_nodes: tuple[Any, ...] = tuple(self._session.get_outputs())
         self.inputs: tuple[str, ...] = tuple(node.name for node in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
         forget = weakref.WeakMethod(self._forget_inherited)

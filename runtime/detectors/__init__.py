@@ -7,6 +7,7 @@ from typing import Protocol
 
 from models.card import ModelCard
 from models.errors import CardError
+from runtime.detectors.insightface import InsightFaceDetector
 from runtime.detectors.retinaface import RetinaFace
 from runtime.detectors.yunet import YuNet
 from runtime.faces import Detections, ImageArray
@@ -26,7 +27,12 @@ class Detector(Protocol):
         ...
 
 
-_FAMILIES: dict[str, Callable[[SharedSession], Detector]] = {"retinaface-mobilenet": RetinaFace, "yunet": YuNet}
+_FAMILIES: dict[str, Callable[[SharedSession], Detector]] = {
+    "retinaface-mobilenet": RetinaFace,
+    "yunet": YuNet,
+    "scrfd": InsightFaceDetector,
+    "insightface-retinaface": InsightFaceDetector,
+}
 
 
 def open_detector(session: SharedSession) -> Detector:
