@@ -1,5 +1,10 @@
 """Errors of fetching, repairing and converting models. Each ends a command with exit status 2."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 INSTALL = "Install what converting needs: pip install '.[cpu,convert]' (only where you convert, not where you serve)."
 
 
@@ -21,6 +26,18 @@ class PresetError(ConvertError):
 
 class FacesError(ConvertError):
     """There are no pictures of faces to work with."""
+
+
+class PrecisionError(ConvertError):
+    """A network cannot be had in another precision, or loses too much by it; nothing is written.
+
+    Attributes:
+        figures: what was measured, ready for JSON; empty when nothing was.
+    """
+
+    def __init__(self, message: str, figures: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.figures = dict(figures or {})
 
 
 class ParityError(ConvertError):

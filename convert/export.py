@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from convert.errors import ConvertError, ParityError, PresetError
+from convert.errors import ConvertError, ParityError, PrecisionError, PresetError
 from convert.keras_passes import KERAS_PASSES
 from convert.parity import EMBEDDER_BATCHES, MIN_COSINE, Parity, compare_outputs
 from convert.passes import apply, drop_passthrough, fold_constants
@@ -30,6 +30,9 @@ from models.store import file_sha256
 from models.verify import signature
 from runtime.embed import Embedder
 from runtime.session import SharedSession, as_batch
+
+if TYPE_CHECKING:
+    from convert.precision import Precise
 
 Say = Callable[[str], None]
 MAX_DIFFERENCE = 1e-4
@@ -59,6 +62,10 @@ class Exported:
     figures: Mapping[str, Any]
 
 
+Change = Callable[[onnx.ModelProto, ModelCard], "Precise"]
+"""Gives a network with its card in another precision."""
+
+
 def export(
     weights: Path,
     output: Path,
@@ -66,6 +73,7 @@ def export(
     *,
     preset_name: str | None = None,
     changes: Changes,
+    change: Change | None = None,
     report: Path | None = None,
     say: Say = lambda _text: None,
 ) -> Exported:
@@ -77,7 +85,8 @@ def export(
         portraits: faces to compare on, asked for once the network is converted.
         preset_name: how the network wants to be fed; default: as DeepFace feeds its ArcFace.
         changes: what the card should say instead of the preset.
-        report: where to write the figures as JSON, also when the networks differ.
+        change: changes the precision of what was proven equal; None leaves it in fp32.
+        report: where to write the figures as JSON, also when the networks differ or lose too much.
         say: told each step.
 
     Raises:
@@ -88,7 +97,8 @@ def export(
     if kind is Kind.ONNX:
         raise ConvertError(
             f"{weights} is an ONNX network already. Give it a card with "
-            f"`python -m convert adopt {weights} --preset NAME --output {output}`."
+            f"`python -m convert adopt {weights} --preset NAME --output {output}`; one that has a card can be exported "
+            "with --precision int8 or fp16."
         )
     if preset_name is None and kind not in _ARCFACE_KINDS:
         raise PresetError(
@@ -124,7 +134,7 @@ def export(
         "seconds": round(time.monotonic() - start, 1),
     }
     if report is not None:
-        write_atomic(report, (json.dumps(figures, indent=1) + "\n").encode())
+        write_report(report, figures)
     for name, parity in found.items():
         _require(parity, source.exact, name, layer)
     worst = {name: value for part in found for name, value in _prefixed(part, found[part]).items()}
@@ -133,8 +143,35 @@ def export(
         if source.exact
         else f"{card.notes} The source rounds to int8 as it runs; this file does not.".strip()
     )
-    data = with_card(model, replace(card, parity=worst, notes=notes))
-    return Exported(output, write_model(output, data), replace(card, parity=worst, notes=notes), figures)
+    card = replace(card, parity=worst, notes=notes)
+    if change is not None:
+        model, card, figures = _changed(change, model, card, figures, report)
+    return Exported(output, write_model(output, with_card(model, card)), card, figures)
+
+
+def write_report(path: Path, figures: Mapping[str, Any]) -> None:
+    """Write figures as JSON.
+
+    Raises:
+        ConvertError: the file cannot be written.
+    """
+    write_atomic(path, (json.dumps(figures, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def _changed(
+    change: Change, model: onnx.ModelProto, card: ModelCard, figures: Mapping[str, Any], report: Path | None
+) -> tuple[onnx.ModelProto, ModelCard, dict[str, Any]]:
+    """The network in another precision, its card, and the figures of both; the report is brought up to date."""
+    try:
+        made = change(model, card)
+    except PrecisionError as error:
+        if report is not None:
+            write_report(report, {**figures, **error.figures})
+        raise
+    figures = {**figures, **made.figures}
+    if report is not None:
+        write_report(report, figures)
+    return made.model, made.card, figures
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -81,8 +81,16 @@ def portraits_from(folder: Path | None, models_dir: Path, say: Say) -> list[Port
     return shipped_portraits(detector) if folder is None else folder_portraits(folder, detector, say)
 
 
-def folder_portraits(folder: Path, detector: Detector, say: Say = lambda _text: None) -> list[Portrait]:
+def folder_portraits(
+    folder: Path, detector: Detector, say: Say = lambda _text: None, most: int | None = None
+) -> list[Portrait]:
     """The faces of ``folder/<person>/<picture>`` (the largest of each picture) and ``folder/<picture>`` (all).
+
+    Args:
+        folder: holds the pictures.
+        detector: finds the faces.
+        say: told what is left out, and how far it is.
+        most: how many pictures to read at most (see :func:`some_people`).
 
     Raises:
         FacesError: the folder is not there, or no face was found in it.
@@ -90,11 +98,13 @@ def folder_portraits(folder: Path, detector: Detector, say: Say = lambda _text: 
     if not folder.is_dir():
         raise FacesError(f"{folder} is no folder. Name one that holds pictures: DIR/<person>/<picture>.")
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    people = [parts[0] if len(parts := path.relative_to(folder).parts) > 1 else "" for path in paths]
+    kept = some_people(people, most or len(paths))
+    paths, people = [paths[index] for index in kept], [people[index] for index in kept]
     portraits = []
-    for number, path in enumerate(paths, start=1):
+    for number, (path, person) in enumerate(zip(paths, people, strict=True), start=1):
         inside = path.relative_to(folder)
-        person = inside.parts[0] if len(inside.parts) > 1 else ""
-        portraits += _faces(path, detector, person, str(inside), say)
+        portraits += faces_in(path, detector, person, str(inside), say)
         if number % 500 == 0:
             say(f"{number} of {len(paths)} pictures read, {len(portraits)} faces")
     if not portraits:
@@ -102,12 +112,26 @@ def folder_portraits(folder: Path, detector: Detector, say: Say = lambda _text: 
     return portraits
 
 
+def some_people(people: Sequence[str], most: int) -> list[int]:
+    """Which of many pictures to take: all of every n-th person, at most ``most``; rising.
+
+    Args:
+        people: who each picture shows; "" is nobody in particular, each time somebody else.
+        most: how many.
+    """
+    groups: dict[str, list[int]] = {}
+    for index, person in enumerate(people):
+        groups.setdefault(person or f"/{index}", []).append(index)
+    step = max(-(-len(people) // most), 1) if most else 1
+    return sorted([index for group in list(groups.values())[::step] for index in group][:most])
+
+
 def shipped_portraits(detector: Detector) -> list[Portrait]:
     """The faces that installed packages ship, all unnamed; empty when there are none."""
     return [
         portrait
         for name, path in shipped_pictures()
-        for portrait in _faces(path, detector, "", name, lambda _text: None)
+        for portrait in faces_in(path, detector, "", name, lambda _text: None)
     ]
 
 
@@ -116,11 +140,12 @@ def crops(embedder: Embedder, portraits: Sequence[Portrait]) -> Crops:
     return np.concatenate([embedder.align(portrait.image, portrait.face) for portrait in portraits])
 
 
-def _faces(path: Path, detector: Detector, person: str, source: str, say: Say) -> list[Portrait]:
+def faces_in(path: Path, detector: Detector, person: str, source: str, say: Say) -> list[Portrait]:
+    """The faces of one picture file: all of them, or of a named person the largest; none when it cannot be read."""
     try:
         image = decode(path.read_bytes())
-    except ImageError as error:
-        say(f"left out {source}: {error}")
+    except (ImageError, OSError) as error:
+        say(f"left out {source}: {error.strerror if isinstance(error, OSError) else error}")
         return []
     found = detector.detect(image)
     if not len(found):

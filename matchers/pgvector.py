@@ -364,15 +364,16 @@ class PgvectorStore:
             fresh = connection.execute(
                 "INSERT INTO face_service.models (table_name, model, space, dimension) VALUES (%s, %s, %s, %s) "
                 "ON CONFLICT (table_name) DO NOTHING",
-                (self._table, card.name, card.space, card.dimension),
+                (self._table, card.name, card.gallery_space, card.dimension),
             ).rowcount
             row = connection.execute(
                 "SELECT model, space, dimension FROM face_service.models WHERE table_name = %s", (self._table,)
             ).fetchone()
-            if row != (card.name, card.space, card.dimension):
+            expected = (card.name, card.gallery_space, card.dimension)
+            if row != expected:
                 raise GalleryError(
                     f"table {self._table} holds embeddings of another model (name, space, dimension {row}) than "
-                    f"the embedder {(card.name, card.space, card.dimension)}: adopt the model under another name"
+                    f"the embedder {expected}: adopt the model under another name"
                 )
             if fresh:
                 self._define_table(connection)

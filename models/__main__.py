@@ -160,7 +160,11 @@ def _show(options: argparse.Namespace, folder: Path) -> int:
         for value in values:
             table.add_row(title, f"{value['name']}  {value['type']}  {value['shape']}")
     for key, value in asdict(card).items():
-        table.add_row(key, _plain(value))
+        if key == "measured":
+            for name, part in value.items():
+                table.add_row(f"measured {name}", _rounded(part))
+        else:
+            table.add_row(key, _plain(value))
     _console().print(table)
     return 0
 
@@ -216,7 +220,13 @@ def _plain(value: object) -> str:
     return "" if value is None else str(value)
 
 
+def _rounded(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}"
+
+
 def _figures(parity: Mapping[str, float]) -> str:
+    if "cosine_mean" in parity:
+        return f"  (against fp32: cosine {parity['cosine_mean']:.4f} mean, {parity['cosine_min']:.4f} least)"
     if "cosine_min" not in parity:
         return ""
     difference = parity.get("max_abs_diff")

@@ -17,12 +17,14 @@ Task = Literal["detection", "embedding"]
 Layout = Literal["NCHW", "NHWC"]
 ColourOrder = Literal["RGB", "BGR"]
 Alignment = Literal["similarity", "deepface", "none"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "task": ("detection", "embedding"),
     "layout": ("NCHW", "NHWC"),
     "colour": ("RGB", "BGR"),
     "alignment": ("similarity", "deepface", "none"),
+    "precision": ("fp32", "fp16", "int8"),
 }
 
 
@@ -53,6 +55,10 @@ class ModelCard:
         versions: versions of the tools that wrote the file.
         parity: figures of the comparison with the source, for example ``{"cosine_min": 0.9999999}``.
         notes: anything that a person should know.
+        precision: of the arithmetic: ``fp32``, ``fp16``, or ``int8`` (quantised, in a space of its own).
+        compatible_space: the fp32 space whose galleries this network may search and extend, since its embeddings were
+            tested against that space's; "" when there is none.
+        measured: how a network of another precision was made and how it did, figures and sentences by name.
     """
 
     name: str
@@ -75,6 +81,14 @@ class ModelCard:
     versions: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, float] = field(default_factory=dict)
     notes: str = ""
+    precision: Precision = "fp32"
+    compatible_space: str = ""
+    measured: Mapping[str, float | str] = field(default_factory=dict)
+
+    @property
+    def gallery_space(self) -> str:
+        """The space of the galleries that this network searches: those of its fp32 source where that was tested."""
+        return self.compatible_space or self.space
 
     def to_json(self) -> str:
         """The card as one line of JSON with sorted keys."""

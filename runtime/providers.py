@@ -57,6 +57,8 @@ def create_session(model: Path, provider: str, options: SessionOptions) -> ort.I
     native.log_severity_level = 3
     # Idle threads that spin would take the cores from the requests beside this one.
     native.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # x86 without VNNI saturates U8S8 products of int8 networks; this takes slower, exact kernels there and only there.
+    native.add_session_config_entry("session.x64quantprecision", "1")
     providers: list[str | tuple[str, dict[str, Any]]] = [provider] if provider == CPU else [provider, CPU]
     try:
         session = ort.InferenceSession(str(model), native, providers=providers, enable_fallback=0)

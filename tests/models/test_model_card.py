@@ -39,6 +39,9 @@ cards = st.builds(
     versions=st.dictionaries(st.text(), st.text()),
     parity=st.dictionaries(st.text(), finite),
     notes=st.text(),
+    precision=st.sampled_from(["fp32", "fp16", "int8"]),
+    compatible_space=st.text(),
+    measured=st.dictionaries(st.text(), finite | st.text()),
 )
 
 CARD = ModelCard(

@@ -1,0 +1,186 @@
+"""The choice of an int8 network: every way to set its ranges is tried on faces that it was not calibrated on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import onnx
+
+from convert.errors import PrecisionError
+from convert.parity import MIN_COSINE
+from convert.portraits import Say
+from convert.progress import Step
+from convert.quantise import prepare, quantisable, quantise, values_to_range
+from convert.ranges import METHODS, Range, histograms
+from convert.speed import interleaved
+from runtime.embed import Embedder
+from runtime.faces import Crops, FloatArray
+
+SLOWER = 1.15
+"""How much more a network may cost for the sake of layers in float that bring it nearer to its source."""
+GAIN = 0.0005
+"""A layer stays in float only if that brings so much mean cosine: it costs memory as well."""
+ROUNDS = 15
+
+Open = Callable[[onnx.ModelProto], Embedder]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to quantise, and what came of it on held-out faces.
+
+    Attributes:
+        ranges: how the ranges were chosen.
+        in_float: which layers stay in float: "no layer", "the first", "the last" or "the first and the last".
+        bits: of the weights.
+        cosine_mean, cosine_min: to the fp32 network's embeddings.
+        cost: milliseconds of all threads together, a face; None where it was not measured.
+    """
+
+    ranges: str
+    in_float: str
+    bits: int
+    cosine_mean: float
+    cosine_min: float
+    cost: float | None = None
+
+    def __str__(self) -> str:
+        layers = f"{self.in_float} in float, " if self.in_float != NO_LAYER else ""
+        bits = f"{self.bits}-bit weights, " if self.bits != 8 else ""
+        cost = f", {self.cost:.1f} ms of CPU a face" if self.cost is not None else ""
+        return (
+            f"  ranges by {self.ranges}, {layers}{bits}cosine to fp32 "
+            f"{self.cosine_mean:.4f} on average, {self.cosine_min:.4f} at least{cost}"
+        )
+
+
+NO_LAYER = "no layer"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """The int8 network, what it is, and what else was tried."""
+
+    model: onnx.ModelProto
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Attempt:
+    candidate: Candidate
+    model: onnx.ModelProto
+    embedder: Embedder
+
+
+class _Bench:
+    """Makes candidates of one network and tries them."""
+
+    def __init__(self, model: onnx.ModelProto, open_model: Open, held_out: Crops, expected: FloatArray) -> None:
+        self._model = model
+        self._open = open_model
+        self._expected = expected
+        self._nodes = quantisable(model)
+        self.held_out = held_out
+
+    @property
+    def layers(self) -> Mapping[str, Sequence[str]]:
+        """Which nodes to quantise when which layers stay in float."""
+        nodes = self._nodes
+        kept = {NO_LAYER: nodes, "the first": nodes[1:], "the last": nodes[:-1], "the first and the last": nodes[1:-1]}
+        return {name: chosen for name, chosen in kept.items() if chosen}
+
+    def values(self) -> list[str]:
+        return values_to_range(self._model, self._nodes)
+
+    def attempt(self, candidate: Candidate, ranges: Mapping[str, Range]) -> _Attempt:
+        nodes = self.layers[candidate.in_float]
+        return self.judge(candidate, quantise(self._model, ranges, nodes, seven_bits=candidate.bits == 7))
+
+    def judge(self, candidate: Candidate, model: onnx.ModelProto) -> _Attempt:
+        embedder = self._open(model)
+        cosines = (embedder.embed(self.held_out) * self._expected).sum(axis=1)
+        mean, least = float(cosines.mean()), float(cosines.min())
+        return _Attempt(replace(candidate, cosine_mean=mean, cosine_min=least), model, embedder)
+
+
+def choose(
+    model: onnx.ModelProto,
+    calibration: FloatArray,
+    held_out: Crops,
+    expected: FloatArray,
+    *,
+    open_model: Open,
+    say: Say,
+    step: Step,
+) -> Choice:
+    """The int8 network that comes nearest to ``model`` on held-out faces.
+
+    First the ranges are chosen, by mean cosine; then whether the first and the last layer stay in float, if that
+    brings them nearer and costs hardly more; then whether 7 bits of the weights do better than 8, as they
+    may on a machine whose kernels saturate.
+
+    Args:
+        model: the fp32 network.
+        calibration: (n, ...) float32, network inputs.
+        held_out: (m, h, w, 3) crops.
+        expected: (m, d) float32, embeddings of ``held_out`` by ``model``, rows of length 1.
+        open_model: makes an embedder of a network.
+        say: told each candidate.
+        step: told how far the calibration is.
+
+    Raises:
+        PrecisionError: the network cannot be quantised, or gives numbers that are not finite.
+    """
+    prepared = prepare(model)
+    bench = _Bench(prepared, open_model, held_out, expected)
+    blank = Candidate("", NO_LAYER, 8, 0.0, 0.0)
+    laid_out = bench.judge(blank, prepared).candidate
+    if not laid_out.cosine_min >= MIN_COSINE:
+        raise PrecisionError(f"Laid out for int8 the network gives other embeddings: cosine {laid_out.cosine_min:.7f}.")
+    try:
+        seen = histograms(prepared, bench.values(), calibration, step)
+    except ValueError as error:
+        raise PrecisionError(f"The network cannot be calibrated: {error}.") from error
+    ranges = {name: {value: method(one) for value, one in seen.items()} for name, method in METHODS.items()}
+    tried = []
+    for name in METHODS:
+        tried.append(bench.attempt(replace(blank, ranges=name), ranges[name]))
+        say(str(tried[-1].candidate))
+    best = max(tried, key=_mean)
+    chosen_ranges = ranges[best.candidate.ranges]
+    layered = _try_layers(bench, best, chosen_ranges)
+    for attempt in layered:
+        say(str(attempt.candidate))
+    chosen = _simplest(layered)
+    narrow = bench.attempt(replace(chosen.candidate, bits=7, cost=None), chosen_ranges)
+    say(str(narrow.candidate))
+    chosen = max(chosen, narrow, key=_mean)
+    return Choice(chosen.model, chosen.candidate, tuple(attempt.candidate for attempt in (*tried, *layered, narrow)))
+
+
+def _try_layers(bench: _Bench, best: _Attempt, ranges: Mapping[str, Range]) -> list[_Attempt]:
+    """``best`` and the same with layers in float, with what each costs."""
+    others = [replace(best.candidate, in_float=in_float) for in_float in bench.layers if in_float != NO_LAYER]
+    attempts = [best, *(bench.attempt(candidate, ranges) for candidate in others)]
+    runs = [partial(attempt.embedder.embed, bench.held_out[:1]) for attempt in attempts]
+    costs = interleaved(runs, ROUNDS, time.process_time)
+    return [
+        replace(attempt, candidate=replace(attempt.candidate, cost=cost))
+        for attempt, cost in zip(attempts, costs, strict=True)
+    ]
+
+
+def _simplest(layered: Sequence[_Attempt]) -> _Attempt:
+    """The one with the fewest layers in float that is hardly farther from its source than any that is as cheap."""
+    cheapest = min(attempt.candidate.cost or 0 for attempt in layered)
+    cheap = [attempt for attempt in layered if (attempt.candidate.cost or 0) <= cheapest * SLOWER]
+    enough = max(map(_mean, cheap)) - GAIN
+    return next(attempt for attempt in cheap if _mean(attempt) >= enough)
+
+
+def _mean(attempt: _Attempt) -> float:
+    return attempt.candidate.cosine_mean

@@ -1,0 +1,100 @@
+"""A float network with int8 convolutions and products: static QDQ, activations U8, weights S8 per channel."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import version_converter
+from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
+
+from convert.errors import PrecisionError
+from convert.layout import batchnorm_as_affine, name_nodes, prelu_as_max
+from convert.passes import apply, prune
+from convert.ranges import Range
+
+OPERATORS = ("Conv", "Gemm", "MatMul")
+"""What is quantised. Sums of residual blocks are not: that is no faster, and every block would add an error."""
+
+OPSET = 17
+MIN_OPSET = 13
+"""Scales per channel came with opset 13."""
+
+_OPTIONS = {
+    # A product's result is an embedding, or nearly: ONNX Runtime's kernel gives it in float at no cost.
+    "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],
+}
+
+
+def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network, laid out for int8 kernels, its nodes named, its shapes inferred.
+
+    Raises:
+        PrecisionError: it cannot be brought to an opset that can express int8.
+    """
+    try:
+        if _opset(model) < MIN_OPSET:
+            model = version_converter.convert_version(model, OPSET)
+        laid_out = apply(model, (batchnorm_as_affine, prelu_as_max, name_nodes, prune))
+        return onnx.shape_inference.infer_shapes(laid_out)
+    except (RuntimeError, ValueError, TypeError, onnx.onnx_cpp2py_export.shape_inference.InferenceError) as error:
+        raise PrecisionError(f"The network cannot be laid out for int8: {str(error).splitlines()[0][:300]}.") from error
+
+
+def quantisable(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that can be quantised, in the order in which they run: those with weights of their own.
+
+    Raises:
+        PrecisionError: there is none.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    found = [node.name for node in model.graph.node if node.op_type in OPERATORS and node.input[1] in weights]
+    if not found:
+        raise PrecisionError("The network has no convolution and no product with weights that could be quantised.")
+    return found
+
+
+def values_to_range(model: onnx.ModelProto, nodes: Collection[str]) -> list[str]:
+    """Names of the values that need a range when ``nodes`` are quantised: what goes in and what comes out."""
+    chosen = [node for node in model.graph.node if node.name in nodes]
+    return list(dict.fromkeys(name for node in chosen for name in (node.input[0], node.output[0])))
+
+
+def quantise(
+    model: onnx.ModelProto, ranges: Mapping[str, Range], nodes: Sequence[str], *, seven_bits: bool = False
+) -> onnx.ModelProto:
+    """The network with ``nodes`` in int8.
+
+    Args:
+        model: as :func:`prepare` gives it.
+        ranges: of the values that :func:`values_to_range` names.
+        nodes: which nodes; all others stay in float.
+        seven_bits: use 7 bits of the weights only.
+
+    Raises:
+        PrecisionError: ONNX Runtime's quantiser cannot treat the network.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    data = {
+        name: TensorData(lowest=np.array(one.low, np.float32), highest=np.array(one.high, np.float32))
+        for name, one in ranges.items()
+    }
+    spans = TensorsData(CalibrationMethod.MinMax, data)
+    try:
+        quantiser = QDQQuantizer(
+            copy, True, seven_bits, QuantType.QInt8, QuantType.QUInt8, spans, list(nodes), [], list(OPERATORS), _OPTIONS
+        )
+        quantiser.quantize_model()
+        quantiser.model.topological_sort()
+        quantised: onnx.ModelProto = quantiser.model.model
+        del quantised.graph.value_info[:]
+        onnx.checker.check_model(quantised, full_check=True)
+    except Exception as error:
+        raise PrecisionError(f"The network cannot be quantised: {str(error).splitlines()[0][:300]}.") from error
+    return quantised
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
