@@ -7,21 +7,22 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from pydantic import ValidationError
+from pydantic import ValidationError as SettingsError
 
-from matchers.commands import demo, evaluate, search, status, sync
-from matchers.commands.base import BAD_INPUT, EXIT_STATUS, PARTIAL, InputError
+from matchers.commands import demo, evaluate, search, status, sync, validate
+from matchers.commands.base import BAD_INPUT, EXIT_STATUS, InputError
 from matchers.errors import InvalidName, MatcherError, UnknownDomain
 from matchers.evaluation import EvaluationError
 from matchers.folder import FolderError
 from matchers.html import ReportError
 from matchers.languages import UnknownLanguage
+from matchers.validation import ValidationError
 from models.errors import ModelError
 from models.settings import Settings
 from runtime.errors import ImageError, RuntimeFault
 from runtime.pairs import PairsError
 
-COMMANDS = (sync, search, status, demo, evaluate)
+COMMANDS = (sync, search, status, demo, validate, evaluate)
 
 _WRONG_INPUT = (
     InputError,
@@ -33,6 +34,7 @@ _WRONG_INPUT = (
     ModelError,
     PairsError,
     EvaluationError,
+    ValidationError,
     ReportError,
 )
 
@@ -45,13 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         exit_status: int = args.run(args, Settings())
     except _WRONG_INPUT as error:
         return _fail(str(error), BAD_INPUT)
-    except ValidationError as error:
+    except SettingsError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         return _fail(f"a setting is wrong: {wrong}", BAD_INPUT)
     except (MatcherError, RuntimeFault) as error:
-        return _fail(str(error), PARTIAL)
+        return _fail(str(error), args.on_error)
     except OSError as error:
-        return _fail(f"{error.filename or 'input or output'}: {error.strerror}", PARTIAL)
+        return _fail(f"{error.filename or 'input or output'}: {error.strerror}", args.on_error)
     except KeyboardInterrupt:
         return _fail("stopped; run the same command again to go on", 130)
     return exit_status

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -73,6 +74,7 @@ class PgvectorStore:
     """
 
     def __init__(self, conninfo: str, embedder: ModelCard, timeout: float, exact_limit: int = _EXACT_LIMIT) -> None:
+        self._conninfo = conninfo
         self._embedder = embedder
         self._timeout = timeout
         self._exact_limit = exact_limit
@@ -245,6 +247,33 @@ class PgvectorStore:
             name = sql.Identifier("face_service", self._index_name(domain))
             connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(name))
         self._indexed.pop(domain, None)
+
+    def indexed(self, domain: str) -> bool:
+        """Whether searches of ``domain`` go through an approximate index.
+
+        Raises:
+            UnknownDomain: there is no such domain.
+        """
+        with self._connection() as connection:
+            return self._is_indexed(connection, domain)
+
+    def beside(self, name: str) -> PgvectorStore:
+        """Another store in the same database, with a table of its own, for embeddings of the same kind.
+
+        Args:
+            name: what this store's embedder is called; nobody else may use it.
+        """
+        return PgvectorStore(self._conninfo, replace(self._embedder, name=name, space=name), self._timeout)
+
+    def erase(self) -> None:
+        """Drop the store's table with all its domains, as if it had never been."""
+        with self._connection(_LONG_SECONDS) as connection, connection.transaction():
+            _set_timeouts(connection, _LONG_SECONDS, self._timeout, local=True)
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (_lock_key(self._table, ""),))
+            connection.execute("DELETE FROM face_service.domains WHERE table_name = %s", (self._table,))
+            connection.execute("DELETE FROM face_service.models WHERE table_name = %s", (self._table,))
+            connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier("face_service", self._table)))
+            self._ready = False
 
     def _nearest(
         self, connection: Connection, embeddings: FloatArray, domain: str, top_k: int

@@ -55,7 +55,7 @@ _SMALLEST_RATE = 1e-5
 
 
 def distance_scatter(pkl: Distances, pgvector: Distances, threshold: float) -> str:
-    """Distance of each face's nearest match in PKL against that in pgvector; the threshold as dashed lines."""
+    """Distances of the same matches in both stores against each other; the threshold as dashed lines."""
     with _style():
         figure, axes = _axes()
         if len(pkl) > _MOST_POINTS:
@@ -65,9 +65,9 @@ def distance_scatter(pkl: Distances, pgvector: Distances, threshold: float) -> s
         axes.plot([0, top], [0, top], color=_LINE, linewidth=1)
         axes.axvline(threshold, color=_BAD, linestyle="--", linewidth=1)
         axes.axhline(threshold, color=_BAD, linestyle="--", linewidth=1)
-        axes.scatter(pkl, pgvector, s=14, color=_FIRST, alpha=0.55, linewidths=0)
+        axes.scatter(pkl, pgvector, s=14, color=_FIRST, alpha=0.55, linewidths=0, clip_on=False)
         axes.set(xlabel="distance in PKL", ylabel="distance in pgvector", xlim=(0, top), ylim=(0, top))
-        return _svg(figure, "Distance of the nearest match, PKL against pgvector")
+        return _svg(figure, "Distances of matches, PKL against pgvector")
 
 
 def delta_histogram(deltas: Distances) -> str:
@@ -105,6 +105,7 @@ def agreement_over_size(sizes: Sequence[int], top1: Sequence[float], overlap: Se
         axes.plot(sizes, np.multiply(overlap, 100), marker="s", color=_SECOND, label="overlap of the first five")
         axes.set_xscale("log")
         axes.set_xticks(list(sizes), [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
         lowest = min([*top1, *overlap], default=1.0) * 100
         axes.set(xlabel="faces in the gallery", ylabel="agreement, %", ylim=(min(lowest - 1, 95), 100.3))
         _legend(axes)

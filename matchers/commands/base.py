@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 from matchers.errors import MatcherError
 from matchers.service import Stores, open_stores
@@ -49,7 +50,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, for scripts")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, on_error=PARTIAL)
     return parser
 
 
@@ -61,13 +62,28 @@ def opened(settings: Settings) -> Iterator[tuple[FaceEngine, Stores]]:
         yield engine, stores
 
 
+Progress = Callable[[int, int], None]
+"""To be called with the steps done and the steps to do."""
+
+
 @contextmanager
-def progress_bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error; call what it gives with the steps done and the steps to do."""
+def progress_bars() -> Iterator[Callable[[str], Progress]]:
+    """Bars on standard error, one below the other; call what it gives with the text of each."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(text, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+
+        def add(text: str) -> Progress:
+            task = bars.add_task(text, total=None)
+            return lambda done, total: bars.update(task, completed=done, total=total)
+
+        yield add
+
+
+@contextmanager
+def progress_bar(text: str) -> Iterator[Progress]:
+    """One bar on standard error."""
+    with progress_bars() as add:
+        yield add(text)
 
 
 def print_json(value: dict[str, Any]) -> None:

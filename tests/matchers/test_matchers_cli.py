@@ -209,7 +209,7 @@ def test_missing_models_and_wrong_settings_are_one_clear_line(
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["", "sync", "search", "status", "demo", "evaluate"])
+@pytest.mark.parametrize("command", ["", "sync", "search", "status", "demo", "validate", "evaluate"])
 def test_help_teaches_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main([*command.split(), "--help"])
