@@ -127,6 +127,15 @@ class PgvectorStore:
         with self._connection() as connection:
             connection.execute("SELECT 1")
 
+    def versions(self) -> dict[str, str]:
+        """Versions of ``postgresql`` and ``pgvector`` that answer."""
+        query = (
+            "SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension WHERE extname = 'vector')"
+        )
+        with self._connection() as connection:
+            row = connection.execute(query).fetchone()
+        return dict(zip(("postgresql", "pgvector"), map(str, row or ()), strict=False))
+
     def domains(self) -> list[str]:
         """Names of the domains held, sorted."""
         query = 'SELECT domain FROM face_service.domains WHERE table_name = %s ORDER BY domain COLLATE "C"'

@@ -32,7 +32,7 @@ from server.local import is_loopback
 from server.logs import configure_logging
 from server.metrics import FOLDER as METRICS_FOLDER
 from server.reload import explained
-from server.tokens import RIGHTS, TokenFileError, new_token, open_tokens, parse_tokens
+from server.tokens import RIGHTS, TokenFileError, new_token, parse_tokens, tokens_asked_for
 from server.worker import build
 
 logger = logging.getLogger("server")
@@ -143,7 +143,7 @@ def _say_what_is_wrong(error: ValidationError) -> None:
 
 
 def _check_reach(host: str, settings: Settings) -> None:
-    if not is_loopback(host) and not open_tokens(settings):
+    if not is_loopback(host) and not tokens_asked_for(settings):
         raise _Refused(
             f"Without tokens the server listens on this machine only, not on {host}. "
             "Set API_TOKENS to one or more comma-separated secrets, or API_TOKENS_FILE to a file that "
@@ -178,7 +178,7 @@ def _listening(options: argparse.Namespace) -> dict[str, Any]:
 
 def _say_how_to_ask(options: argparse.Namespace, settings: Settings) -> None:
     picture = demo_picture()
-    if picture is not None and not open_tokens(settings):
+    if picture is not None and not tokens_asked_for(settings):
         file = shlex.quote(f"image=@{picture}")
         logger.info("try: curl -F %s 'http://%s:%d/analyze?domain=%s'", file, options.host, options.port, DEMO_DOMAIN)
 

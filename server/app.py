@@ -27,13 +27,15 @@ from server.health import live, metrics, ready
 from server.local import LocalOnly
 from server.metrics import Metrics
 from server.observe import Observe
-from server.pages import index, openapi
+from server.pages import PAGES, openapi
 from server.people import Face, Person, people, thumbnail
 from server.reload import Reloader, reload
+from server.shell import Pages
+from server.signin import CookieSession, me, sign_in, sign_out
+from server.status import Inspector, status
 from server.work import WorkPool
 
 ROUTES = (
-    Route("/", index),
     Route("/analyze", analyze, methods=["POST"]),
     Route("/domains", domains),
     Route("/domains/{domain}", Domain),
@@ -44,8 +46,12 @@ ROUTES = (
     Route("/health/live", live),
     Route("/health/ready", ready),
     Route("/metrics", metrics),
+    Route("/me", me),
     Route("/openapi.json", openapi),
     Route("/reload", reload, methods=["POST"]),
+    Route("/session", sign_in, methods=["POST"]),
+    Route("/session", sign_out, methods=["DELETE"]),
+    Route("/status", status),
 )
 
 _SEARCH_THREADS = 32
@@ -85,13 +91,14 @@ def create_app(
             await run_in_threadpool(_end, backend, close)
 
     app = Starlette(
-        routes=ROUTES,
-        middleware=[Middleware(Observe), Middleware(LocalOnly)],
+        routes=[*ROUTES, *PAGES],
+        middleware=[Middleware(Observe), Middleware(LocalOnly), Middleware(CookieSession)],
         exception_handlers=dict.fromkeys(EXPECTED, answer_error),
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
     app.state.backend = backend
+    app.state.inspector = Inspector(settings, engine, stores)
     app.state.reloader = Reloader(settings, reread or (lambda: settings))
     app.state.ready = False
     return app
@@ -104,6 +111,7 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         WorkPool("write", _WRITE_THREADS, _WAITING),
     )
     searcher = Searcher(stores.pkl, stores.pgvector, CircuitBreaker(), settings.pgvector_timeout)
+    languages = Languages()
     measured = Metrics()
     measured.watch_engine(engine)
     measured.watch_breaker(searcher.breaker)
@@ -119,7 +127,8 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         inference=pools[0],
         searches=pools[1],
         writes=pools[2],
-        languages=Languages(),
+        languages=languages,
+        pages=Pages(languages),
         keep_thumbnails=settings.keep_thumbnails,
         preferences=open_preferences(settings),
         **changeable(settings, engine),

@@ -15,6 +15,7 @@ from matchers.service import Stores
 from models.settings import Mode, Settings
 from runtime.engine import FaceEngine
 from server.metrics import Metrics
+from server.shell import Facts, Pages
 from server.tokens import Right, Tokens, open_tokens
 from server.work import WorkPool
 
@@ -31,6 +32,7 @@ class Backend:
         searches: threads for the galleries; apart, so that a slow database does not hold up pictures.
         writes: threads that change galleries; apart, since a change may wait for another one.
         languages: what answers and the page can be written in.
+        pages: the page in each of them.
         default_domain: domain of requests that name none.
         default_mode: mode of a domain.
         default_threshold: threshold of domains for which none was set.
@@ -49,6 +51,7 @@ class Backend:
     searches: WorkPool
     writes: WorkPool
     languages: Languages
+    pages: Pages
     default_domain: str
     default_mode: Mode
     default_threshold: float
@@ -69,6 +72,10 @@ class Backend:
         """
         own = self.preferences.get(domain).threshold(self.engine.embedder_card)
         return self.default_threshold if own is None else own
+
+    def facts(self) -> Facts:
+        """What the page is told before it asks."""
+        return Facts(self.default_domain, self.default_threshold, bool(self.tokens), self.engine.limits.max_bytes)
 
 
 class Changeable(TypedDict):

@@ -11,14 +11,13 @@ from typing import Literal
 
 from matchers.errors import MatcherError
 from matchers.service import Stores, open_stores
-from models.card import ModelCard
 from models.errors import ModelError
 from models.settings import Settings
 from models.store import ModelStore
 from models.verify import verify_model
 from runtime.engine import FaceEngine, open_engine
 from runtime.errors import RuntimeFault
-from server.tokens import TokenFileError, open_tokens
+from server.tokens import TokenFileError, tokens_asked_for
 
 Status = Literal["ok", "warning", "problem"]
 
@@ -42,17 +41,29 @@ class Finding:
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Check folders, tokens, models, execution provider, PKL galleries and PostgreSQL, in this order."""
-    yield _folder("data folder", settings.data_dir)
-    yield _disk(settings.data_dir)
-    yield _tokens(settings)
-    yield from _models(settings)
+    yield from _at_rest(settings)
     try:
         engine = open_engine(settings)
     except (ModelError, RuntimeFault) as error:
         yield Finding("execution provider", "problem", str(error))
         return
     yield _provider(engine, settings)
-    yield from _stores(settings, engine.embedder_card, engine.detector_card.name)
+    with open_stores(settings, engine.embedder_card, engine.detector_card.name) as stores:
+        yield from _stores(settings, stores)
+
+
+def examine_running(settings: Settings, engine: FaceEngine, stores: Stores) -> Iterator[Finding]:
+    """The same checks in a server that runs, on what it has open."""
+    yield from _at_rest(settings)
+    yield _provider(engine, settings)
+    yield from _stores(settings, stores)
+
+
+def _at_rest(settings: Settings) -> Iterator[Finding]:
+    yield _folder("data folder", settings.data_dir)
+    yield _disk(settings.data_dir)
+    yield _tokens(settings)
+    yield from _models(settings)
 
 
 def _folder(part: str, folder: Path) -> Finding:
@@ -78,10 +89,10 @@ def _disk(folder: Path) -> Finding:
 
 def _tokens(settings: Settings) -> Finding:
     try:
-        tokens = open_tokens(settings)
+        asked_for = tokens_asked_for(settings)
     except TokenFileError as error:
         return Finding("tokens", "problem", str(error))
-    if not tokens:
+    if not asked_for:
         return Finding("tokens", "ok", "none: the server answers this machine only")
     return Finding("tokens", "ok", "clients are asked for one")
 
@@ -106,13 +117,12 @@ def _provider(engine: FaceEngine, settings: Settings) -> Finding:
     return Finding("execution provider", "ok", f"{engine.provider} (EXECUTION_PROVIDER={settings.execution_provider})")
 
 
-def _stores(settings: Settings, embedder: ModelCard, detector: str) -> Iterator[Finding]:
-    with open_stores(settings, embedder, detector) as stores:
-        yield _guarded("PKL galleries", lambda: _count_pkl(stores))
-        if not settings.vector_db_enabled:
-            yield Finding("PostgreSQL", "ok", "off: VECTOR_DB_ENABLED is false")
-        else:
-            yield _guarded("PostgreSQL", lambda: _count_pgvector(stores))
+def _stores(settings: Settings, stores: Stores) -> Iterator[Finding]:
+    yield _guarded("PKL galleries", lambda: _count_pkl(stores))
+    if not settings.vector_db_enabled:
+        yield Finding("PostgreSQL", "ok", "off: VECTOR_DB_ENABLED is false")
+    else:
+        yield _guarded("PostgreSQL", lambda: _count_pgvector(stores))
 
 
 def _guarded(part: str, look: Callable[[], str]) -> Finding:

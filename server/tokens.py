@@ -18,6 +18,7 @@ from matchers.names import domain_name
 from models.settings import Settings
 from server.errors import ApiError
 from server.rates import RateLimiter
+from server.sessions import SessionKey, session_key
 
 Right = Literal["analyze", "enrol", "admin"]
 RIGHTS: Final[tuple[Right, ...]] = get_args(Right)
@@ -25,6 +26,8 @@ RIGHTS: Final[tuple[Right, ...]] = get_args(Right)
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _PREFIX: Final = "sha256:"
+SESSION_SCHEME: Final = "Session"
+"""``Authorization: Session COOKIE`` is what ``server.signin`` makes of a session cookie."""
 _FIELDS: Final = frozenset({"name", "sha256", "rights", "domains", "rate"})
 
 
@@ -71,19 +74,24 @@ NOBODY: Final = Token("anonymous", b"")
 class Tokens:
     """All tokens of a server."""
 
-    def __init__(self, tokens: Collection[Token] = (), rate: float = 0.0) -> None:
-        """``rate``: requests a second for tokens that name none; 0: no limit."""
+    def __init__(self, tokens: Collection[Token] = (), rate: float = 0.0, sessions: SessionKey | None = None) -> None:
+        """
+        Args:
+            rate: requests a second for tokens that name none; 0: no limit.
+            sessions: checks the cookies of browsers; None: there are none.
+        """
         self._tokens = tuple(tokens)
+        self._sessions = sessions
         self._limiter = RateLimiter()
         self._rate = rate
 
     def __bool__(self) -> bool:
         return bool(self._tokens)
 
-    def check(self, authorization: str | None, right: Right = "analyze") -> Token:
+    def check(self, authorization: str | None, right: Right | None = "analyze") -> Token:
         """The caller, from an ``Authorization`` header that holds a token, bare or after ``Bearer``.
 
-        Every token is compared in constant time. Without any token everybody passes.
+        Every token is compared in constant time. Without any token everybody passes. ``right`` None: any token will do.
 
         Raises:
             ApiError: 401, the header is missing or holds no token of ours; 403, the token lacks ``right``; 429, the
@@ -93,14 +101,8 @@ class Tokens:
             return NOBODY
         if authorization is None:
             raise _refused("This server asks for a token. Send it in the header `Authorization: TOKEN`.")
-        given = _digest(_bare(authorization))
-        caller = None
-        for token in self._tokens:
-            if hmac.compare_digest(given, token.digest):
-                caller = token
-        if caller is None:
-            raise _refused("The token in the header `Authorization` is not one of this server's.")
-        if not caller.may(right):
+        caller = self._caller(authorization)
+        if right is not None and not caller.may(right):
             raise ApiError(403, "forbidden", f"The token {caller.name!r} lacks the right `{right}`.")
         wait = self._limiter.take(caller.name, caller.rate or self._rate)
         if wait > 0:
@@ -108,17 +110,74 @@ class Tokens:
             raise ApiError(429, "rate_limited", message, {"Retry-After": str(int(wait) + 1)})
         return caller
 
+    def sign_in(self, secret: str) -> tuple[Token, str]:
+        """The token with this secret, and a session cookie that stands for it.
+
+        Raises:
+            ApiError: 401, it is not one of ours; 409, this server asks for no tokens.
+        """
+        if self._sessions is None:
+            raise ApiError(409, "no_tokens", "This server asks for no token; there is nothing to sign in to.")
+        caller = self._by_secret(secret)
+        if caller is None:
+            raise _refused("This is not one of the server's tokens.")
+        return caller, self._sessions.issue(caller.name, caller.digest)
+
+    def _caller(self, authorization: str) -> Token:
+        scheme, _, cookie = authorization.partition(" ")
+        if scheme == SESSION_SCHEME and self._sessions is not None:
+            caller = self._by_session(cookie, self._sessions)
+            if caller is None:
+                raise _refused("The session is over. Sign in again.")
+            return caller
+        caller = self._by_secret(_bare(authorization))
+        if caller is None:
+            raise _refused("The token in the header `Authorization` is not one of this server's.")
+        return caller
+
+    def _by_secret(self, secret: str) -> Token | None:
+        given = _digest(secret)
+        found = None
+        for token in self._tokens:
+            if hmac.compare_digest(given, token.digest):
+                found = token
+        return found
+
+    def _by_session(self, cookie: str, sessions: SessionKey) -> Token | None:
+        name = sessions.name(cookie)
+        named = (token for token in self._tokens if token.name == name)
+        return next((token for token in named if sessions.holds(cookie, token.digest)), None)
+
 
 def open_tokens(settings: Settings) -> Tokens:
     """The tokens of ``API_TOKENS`` and of ``API_TOKENS_FILE`` together.
 
     Raises:
+        TokenFileError: an entry is wrong, a file cannot be read, or the key of sessions cannot be made.
+    """
+    tokens = _all_tokens(settings)
+    if not tokens:
+        return Tokens()
+    try:
+        return Tokens(tokens, settings.rate_limit, session_key(settings.data_dir))
+    except OSError as error:
+        raise TokenFileError(f"The key of browsers' sessions cannot be used: {error}") from error
+
+
+def tokens_asked_for(settings: Settings) -> bool:
+    """Whether the settings name any token; nothing is written.
+
+    Raises:
         TokenFileError: an entry is wrong, or the file cannot be read.
     """
+    return bool(_all_tokens(settings))
+
+
+def _all_tokens(settings: Settings) -> list[Token]:
     tokens = listed_tokens(settings.api_tokens.get_secret_value())
     if settings.api_tokens_file is not None:
         tokens += read_tokens(settings.api_tokens_file)
-    return Tokens(tokens, settings.rate_limit)
+    return tokens
 
 
 def new_token(name: str, rights: Collection[str], domains: Collection[str] | None, rate: float) -> tuple[str, str]:

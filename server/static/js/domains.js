@@ -1,0 +1,48 @@
+// The domains that the caller may enter, and the one that is looked at: the address says which.
+
+import { api } from "./api.js";
+import { freshId, h, replace } from "./dom.js";
+import { facts } from "./facts.js";
+import { gettext as _ } from "./i18n.js";
+
+let known = null;
+let loading = null;
+
+// Every domain; asked for once, and again after `forgetDomains`.
+export function listDomains() {
+  loading ??= api("/domains").then(
+    (answer) => (known = answer.domains),
+    (error) => {
+      loading = null;
+      throw error;
+    },
+  );
+  return loading;
+}
+
+export function forgetDomains() {
+  known = null;
+  loading = null;
+}
+
+// The domain in the address, else the server's default, else the first that there is.
+export function currentDomain() {
+  const named = new URLSearchParams(location.search).get("domain");
+  if (named) return named;
+  const names = (known ?? []).map((entry) => entry.domain);
+  return names.includes(facts.domain) || names.length === 0 ? facts.domain : names[0];
+}
+
+// A labelled chooser; `choose` gets the name.
+export function domainChooser(choose) {
+  const id = freshId("domain");
+  const select = h("select", { id, onchange: () => choose(select.value) });
+  const fill = () => {
+    const current = currentDomain();
+    const names = new Set((known ?? []).map((entry) => entry.domain)).add(current);
+    replace(select, [...names].sort().map((name) => h("option", { value: name, selected: name === current }, name)));
+  };
+  fill();
+  listDomains().then(fill, () => {});
+  return h("div", { class: "field" }, h("label", { for: id }, _("Domain")), select);
+}

@@ -1,0 +1,86 @@
+// One face: who it is, why, and the nearest people of both stores side by side.
+
+import { h, replace } from "./dom.js";
+import { facts } from "./facts.js";
+import { gettext as _, number, percent, pgettext } from "./i18n.js";
+import { icon } from "./icons.js";
+import { nameOf } from "./picture.js";
+
+const CROP = 96;
+const MARGIN = 0.2;
+
+// Fills `panel` with a face of a result.
+export function showFace(panel, result, face, img) {
+  const { answer } = result;
+  const known = face.person !== null;
+  replace(
+    panel,
+    h(
+      "div",
+      { class: "face-head" },
+      crop(face, answer.image, img),
+      h(
+        "div",
+        {},
+        h("h2", {}, nameOf(face)),
+        h("p", { class: "muted small" }, said(face)),
+        h("div", { class: "row face-badges" }, known ? h("span", { class: "badge good" }, icon("check"), _("recognised")) : h("span", { class: "badge warn" }, _("unknown")), agreement(face)),
+      ),
+    ),
+    h("div", { class: "stores" }, store("PKL", "first", face.pkl_results, answer.mode !== "pgvector_only", face), store("pgvector", "second", face.pgvector_results, /^(dual|pgvector_only)$/.test(answer.mode), face)),
+    h("p", { class: "muted small" }, _("Bars show the distance, shorter is more alike. The line marks the threshold {threshold}.", { threshold: number(facts.threshold, 2) })),
+  );
+}
+
+function said(face) {
+  if (face.distance === null) return _("Nobody is enrolled in this domain yet.");
+  const values = { distance: number(face.distance, 3), threshold: number(facts.threshold, 2) };
+  if (face.person !== null) return _("Distance {distance}, within the threshold {threshold}.", values);
+  return _("The nearest face is {distance} away, over the threshold {threshold}.", values);
+}
+
+function agreement(face) {
+  const { comparison } = face;
+  if (comparison === null) return null;
+  if (comparison.top1_match && comparison.top5_overlap === 1) return h("span", { class: "badge good" }, icon("check"), _("both stores agree"));
+  if (comparison.top1_match) return h("span", { class: "badge warn" }, _("same name, lists {share} alike", { share: percent(comparison.top5_overlap, 0) }));
+  return h("span", { class: "badge bad" }, icon("warning"), _("the stores disagree"));
+}
+
+function store(name, series, matches, searched, face) {
+  const farthest = Math.max(1, facts.threshold * 1.3, ...[...face.pkl_results, ...face.pgvector_results].map((match) => match.distance));
+  const rows = matches.map((match) => row(match, farthest));
+  const none = searched ? pgettext("list of faces", "empty") : pgettext("store", "not searched");
+  return h(
+    "section",
+    { class: `store ${series}`, "aria-label": _("Nearest people in {store}", { store: name }) },
+    h("h3", {}, name),
+    rows.length ? h("ol", { class: "matches" }, rows) : h("p", { class: "muted small" }, none),
+  );
+}
+
+function row(match, farthest) {
+  const share = (value) => `${Math.min(100, (100 * value) / farthest)}%`;
+  const near = match.distance <= facts.threshold;
+  return h(
+    "li",
+    { class: near ? "match near" : "match", title: match.source },
+    h("span", { class: "match-name" }, match.person),
+    h("span", { class: "number small" }, number(match.distance, 3)),
+    h("span", { class: "bar", "aria-hidden": "true" }, h("span", { class: "bar-fill", style: { width: share(match.distance) } }), h("span", { class: "bar-line", style: { left: share(facts.threshold) } })),
+  );
+}
+
+function crop(face, image, img) {
+  const canvas = h("canvas", { class: "crop", width: CROP * 2, height: CROP * 2, role: "img", "aria-label": _("The face, cut out") });
+  const draw = () => {
+    const side = Math.max(face.box.w, face.box.h) * (1 + 2 * MARGIN);
+    const scale = img.naturalWidth / image.width;
+    const left = face.box.x + face.box.w / 2 - side / 2;
+    const top = face.box.y + face.box.h / 2 - side / 2;
+    canvas.getContext("2d").drawImage(img, left * scale, top * scale, side * scale, side * scale, 0, 0, CROP * 2, CROP * 2);
+  };
+  if (img.complete && img.naturalWidth) draw();
+  else img.addEventListener("load", draw, { once: true });
+  return canvas;
+}

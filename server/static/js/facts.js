@@ -1,0 +1,3 @@
+// What the server wrote into the page.
+
+export const facts = JSON.parse(document.documentElement.dataset.facts);

@@ -1,0 +1,1 @@
+export const galleriesView = { title: () => "galleries", render() {} };
