@@ -29,7 +29,9 @@ async def page(request: Request) -> Response:
     """The page, whichever of its addresses was asked for."""
     backend = backend_of(request)
     language = _language(request, backend.languages)
-    return backend.pages.page(language, backend.facts()).response(request, {**_HEADERS, "Content-Language": language.tag})
+    return backend.pages.page(language, backend.facts()).response(
+        request, {**_HEADERS, "Content-Language": language.tag}
+    )
 
 
 async def static(request: Request) -> Response:

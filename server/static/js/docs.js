@@ -55,7 +55,7 @@ function endpoint(spec, operation) {
     h("p", { class: "endpoint-summary" }, operation.summary),
     operation.description && h("p", { class: "muted" }, marked(operation.description)),
     operation.parameters.length > 0 && table(_("Parameters"), operation.parameters.map((parameter) => [parameter.name, `${parameter.in}${parameter.required ? ", required" : ""}`, marked(parameter.description ?? "")])),
-    body && table(`${_("Body")}: ${body.type}`, spec.fields(body.schema).map((field) => [field.name, `${field.type}${field.required ? ", required" : ""}`, marked(field.about)])),
+    body && table(_("Body: {type}", { type: body.type }), spec.fields(body.schema).map((field) => [field.name, `${field.type}${field.required ? ", required" : ""}`, marked(field.about)])),
     h("h4", {}, _("Example")),
     copyable(spec.curl(operation), `curl ${operation.path}`, { wrap: true }),
     success?.example !== undefined && copyable(typeof success.example === "string" ? success.example : JSON.stringify(success.example, null, 2), `${success.status} ${operation.path}`),

@@ -1,6 +1,6 @@
 // The domains that the caller may enter, and the one that is looked at: the address says which.
 
-import { api } from "./api.js";
+import { api, domainPath } from "./api.js";
 import { freshId, h, replace } from "./dom.js";
 import { facts } from "./facts.js";
 import { gettext as _ } from "./i18n.js";
@@ -23,6 +23,18 @@ export function listDomains() {
 export function forgetDomains() {
   known = null;
   loading = null;
+  thresholds.clear();
+}
+
+const thresholds = new Map();
+
+// Cosine distance up to which two faces of the domain count as one person; the server's own where it is not known.
+export function thresholdOf(domain) {
+  if (!thresholds.has(domain)) {
+    const asked = api(domainPath(domain)).then((answer) => answer.threshold, () => facts.threshold);
+    thresholds.set(domain, asked);
+  }
+  return thresholds.get(domain);
 }
 
 // The domain in the address, else the server's default, else the first that there is.

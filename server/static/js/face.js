@@ -1,7 +1,6 @@
 // One face: who it is, why, and the nearest people of both stores side by side.
 
 import { h, replace } from "./dom.js";
-import { facts } from "./facts.js";
 import { gettext as _, number, percent, pgettext } from "./i18n.js";
 import { icon } from "./icons.js";
 import { nameOf } from "./picture.js";
@@ -11,7 +10,7 @@ const MARGIN = 0.2;
 
 // Fills `panel` with a face of a result.
 export function showFace(panel, result, face, img) {
-  const { answer } = result;
+  const { answer, threshold } = result;
   const known = face.person !== null;
   replace(
     panel,
@@ -23,18 +22,18 @@ export function showFace(panel, result, face, img) {
         "div",
         {},
         h("h2", {}, nameOf(face)),
-        h("p", { class: "muted small" }, said(face)),
+        h("p", { class: "muted small" }, said(face, threshold)),
         h("div", { class: "row face-badges" }, known ? h("span", { class: "badge good" }, icon("check"), _("recognised")) : h("span", { class: "badge warn" }, _("unknown")), agreement(face)),
       ),
     ),
-    h("div", { class: "stores" }, store("PKL", "first", face.pkl_results, answer.mode !== "pgvector_only", face), store("pgvector", "second", face.pgvector_results, /^(dual|pgvector_only)$/.test(answer.mode), face)),
-    h("p", { class: "muted small" }, _("Bars show the distance, shorter is more alike. The line marks the threshold {threshold}.", { threshold: number(facts.threshold, 2) })),
+    h("div", { class: "stores" }, store("PKL", "first", face.pkl_results, answer.mode !== "pgvector_only", face, threshold), store("pgvector", "second", face.pgvector_results, /^(dual|pgvector_only)$/.test(answer.mode), face, threshold)),
+    h("p", { class: "muted small" }, _("Bars show the distance, shorter is more alike. The line marks the threshold {threshold}.", { threshold: number(threshold, 2) })),
   );
 }
 
-function said(face) {
+function said(face, threshold) {
   if (face.distance === null) return _("Nobody is enrolled in this domain yet.");
-  const values = { distance: number(face.distance, 3), threshold: number(facts.threshold, 2) };
+  const values = { distance: number(face.distance, 3), threshold: number(threshold, 2) };
   if (face.person !== null) return _("Distance {distance}, within the threshold {threshold}.", values);
   return _("The nearest face is {distance} away, over the threshold {threshold}.", values);
 }
@@ -47,9 +46,9 @@ function agreement(face) {
   return h("span", { class: "badge bad" }, icon("warning"), _("the stores disagree"));
 }
 
-function store(name, series, matches, searched, face) {
-  const farthest = Math.max(1, facts.threshold * 1.3, ...[...face.pkl_results, ...face.pgvector_results].map((match) => match.distance));
-  const rows = matches.map((match) => row(match, farthest));
+function store(name, series, matches, searched, face, threshold) {
+  const farthest = Math.max(1, threshold * 1.3, ...[...face.pkl_results, ...face.pgvector_results].map((match) => match.distance));
+  const rows = matches.map((match) => row(match, farthest, threshold));
   const none = searched ? pgettext("list of faces", "empty") : pgettext("store", "not searched");
   return h(
     "section",
@@ -59,15 +58,15 @@ function store(name, series, matches, searched, face) {
   );
 }
 
-function row(match, farthest) {
+function row(match, farthest, threshold) {
   const share = (value) => `${Math.min(100, (100 * value) / farthest)}%`;
-  const near = match.distance <= facts.threshold;
+  const near = match.distance <= threshold;
   return h(
     "li",
     { class: near ? "match near" : "match", title: match.source },
     h("span", { class: "match-name" }, match.person),
     h("span", { class: "number small" }, number(match.distance, 3)),
-    h("span", { class: "bar", "aria-hidden": "true" }, h("span", { class: "bar-fill", style: { width: share(match.distance) } }), h("span", { class: "bar-line", style: { left: share(facts.threshold) } })),
+    h("span", { class: "bar", "aria-hidden": "true" }, h("span", { class: "bar-fill", style: { width: share(match.distance) } }), h("span", { class: "bar-line", style: { left: share(threshold) } })),
   );
 }
 

@@ -1,13 +1,15 @@
 // Pictures that were handed in and what the service said of them. They live in this page's memory and nowhere else.
 
 import { api, ApiError } from "./api.js";
+import { thresholdOf } from "./domains.js";
 import { facts } from "./facts.js";
 import { languageCode } from "./i18n.js";
 
 const AT_ONCE = 2;
 const KEPT = 24;
 
-// Each: {id, name, url, file, domain, language, state: "waiting" | "working" | "done" | "failed", answer, error}
+// Each: {id, name, url, file, domain, language, state: "waiting" | "working" | "done" | "failed", answer,
+// threshold, error}
 export const results = [];
 
 let nextId = 1;
@@ -31,6 +33,7 @@ export function analyse(files, domain) {
     language: languageCode(),
     state: "waiting",
     answer: null,
+    threshold: facts.threshold,
     error: null,
   }));
   results.push(...added);
@@ -83,7 +86,8 @@ async function ask(result) {
     const form = new FormData();
     form.append("image", result.file, result.name);
     const query = new URLSearchParams({ domain: result.domain, language: result.language });
-    result.answer = await api(`/analyze?${query}`, { method: "POST", form });
+    const [answer, threshold] = await Promise.all([api(`/analyze?${query}`, { method: "POST", form }), thresholdOf(result.domain)]);
+    Object.assign(result, { answer, threshold });
     result.state = "done";
   } catch (error) {
     result.error = error;
