@@ -14,8 +14,12 @@ import numpy as np
 
 from matchers.base import GalleryFace, GalleryStore
 from matchers.errors import StoreUnavailable
+from matchers.journal import writing
 from matchers.service import Stores
+from matchers.thumbnails import encode
+from runtime.decode import decode
 from runtime.engine import FaceEngine
+from runtime.quality import portrait
 
 DOMAIN = "demo"
 
@@ -23,6 +27,8 @@ _PACKAGE = "insightface"
 _PICTURE = Path("data", "images", "t1.jpg")
 
 _GUEST = "guest-"
+# A file of DATA_DIR: somebody who deletes the domain does not want it back at the next start.
+_MADE = "demo-made"
 
 _log = logging.getLogger("matchers.demo")
 
@@ -37,15 +43,43 @@ def demo_picture() -> Path | None:
     return None
 
 
-def ensure_demo(engine: FaceEngine, stores: Stores, domain: str = DOMAIN) -> bool:
-    """Enrol each face of the demo picture as ``guest-1``, ``guest-2``, ... from left to right.
+def ensure_demo(
+    engine: FaceEngine, stores: Stores, domain: str = DOMAIN, *, again: bool = False, keep_thumbnails: bool = True
+) -> bool:
+    """Enrol each face of the demo picture as ``guest-1``, ``guest-2``, ... from left to right, once per ``DATA_DIR``.
 
-    Nothing happens when the stores know the domain already, or when the picture is not installed (the log says so). A
-    store that was down when the demo was made gets a copy of it. A store that is down is left out.
+    Nothing happens when the demo was made before, even if somebody has deleted it since; when it holds anybody else;
+    or when the picture is not installed (the log says so). When only one store holds the demo, the other one gets it.
+
+    Args:
+        again: make it although it was made before.
+        keep_thumbnails: keep a small picture of each guest.
 
     Returns:
-        Whether a store got the demo.
+        Whether something was enrolled.
+
+    Raises:
+        StoreUnavailable, GalleryError: the PKL gallery cannot be read or written.
     """
+    made = stores.data_dir / _MADE
+    if made.exists() and not again:
+        return False
+    with writing(stores, domain) as writer:
+        # Of several processes that start at once, the first one has made it by now.
+        if made.exists() and not again:
+            return False
+        faces, thumbnails = _lacking(engine, stores, domain)
+        if faces is None:
+            return False
+        if faces:
+            writer.write(faces, (), thumbnails if keep_thumbnails else {})
+        if domain == DOMAIN:
+            made.touch(mode=0o600)
+    return bool(faces)
+
+
+def _lacking(engine: FaceEngine, stores: Stores, domain: str) -> tuple[list[GalleryFace] | None, dict[str, bytes]]:
+    """What is to be enrolled, with thumbnails; None when the picture is not installed."""
     targets: list[GalleryStore] = [stores.pkl]
     if stores.pgvector is not None:
         targets.append(stores.pgvector)
@@ -55,41 +89,33 @@ def ensure_demo(engine: FaceEngine, stores: Stores, domain: str = DOMAIN) -> boo
         try:
             (holders if domain in store.domains() else lacking).append(store)
         except StoreUnavailable as error:
-            _log.warning("the demo domain is left out of a store: %s", error)
-    if not lacking:
-        return False
-    faces = holders[0].faces(domain) if holders else _demo_faces(engine)
-    if not faces or not all(map(_is_demo, faces)):
-        return False
-    return sum(_enrol(store, domain, faces) for store in lacking) > 0
-
-
-def _enrol(store: GalleryStore, domain: str, faces: list[GalleryFace]) -> bool:
-    try:
-        store.apply(domain, faces, ())
-    except StoreUnavailable as error:
-        _log.warning("the demo domain is left out of a store: %s", error)
-        return False
-    return True
+            _log.warning("the demo domain comes later to a store: %s", error)
+    if not holders:
+        return _demo_faces(engine)
+    faces = holders[0].faces(domain) if lacking else []
+    return (faces if all(map(_is_demo, faces)) else []), {}
 
 
 def _is_demo(face: GalleryFace) -> bool:
     return face.person.startswith(_GUEST) and face.source == f"{face.person}/{_PICTURE.name}"
 
 
-def _demo_faces(engine: FaceEngine) -> list[GalleryFace]:
+def _demo_faces(engine: FaceEngine) -> tuple[list[GalleryFace] | None, dict[str, bytes]]:
     path = demo_picture()
     if path is None:
         _log.info("no demo domain: the package %s, which ships its picture, is not installed", _PACKAGE)
-        return []
+        return None, {}
     data = path.read_bytes()
     digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    analysis = engine.analyze(data)
+    image = decode(data, engine.limits)
+    analysis = engine.embed_image(image)
     boxes = np.rint(analysis.detections.boxes).astype(int)
-    faces = []
+    faces, thumbnails = [], {}
     for number, index in enumerate(np.argsort(boxes[:, 0], kind="stable"), start=1):
         x, y, width, height = (int(value) for value in boxes[index])
         person = f"{_GUEST}{number}"
         source = f"{person}/{_PICTURE.name}"
-        faces.append(GalleryFace(person, source, digest, analysis.embeddings[index], (x, y, width, height)))
-    return faces
+        face = GalleryFace(person, source, digest, analysis.embeddings[index], (x, y, width, height))
+        faces.append(face)
+        thumbnails[face.id] = encode(portrait(image, analysis.detections.landmarks[index]))
+    return faces, thumbnails

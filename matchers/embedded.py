@@ -31,6 +31,7 @@ _MAJOR = "18"
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _WATCH_SECONDS = 1.0
+_RETRY_SECONDS = 2.0
 _LAUNCHES = 4
 _LOG_LIMIT = 5_000_000
 # sockaddr_un.sun_path holds 104 bytes on macOS, 108 on Linux, the closing NUL among them (unix(4), unix(7)).
@@ -79,6 +80,7 @@ class EmbeddedPostgres:
         self._users: int | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._conninfo = ""
+        self._failure = ""
         self._closing = threading.Event()
         self._watcher: threading.Thread | None = None
 
@@ -119,13 +121,33 @@ class EmbeddedPostgres:
             except StoreUnavailable:
                 self._release()
                 raise
-            if self._watcher is None:
-                self._closing.clear()
-                self._watcher = threading.Thread(
-                    target=self._watch, args=(binaries,), name="embedded-postgres", daemon=True
-                )
-                self._watcher.start()
+            self._look_after(binaries)
             return self._conninfo
+
+    def start_or_retry(self) -> None:
+        """As :meth:`start`, but a server that does not start is tried again every few seconds until :meth:`stop`.
+
+        Raises:
+            StoreUnavailable: the wheel is not installed.
+        """
+        binaries = _binaries()
+        try:
+            self.start()
+        except StoreUnavailable as error:
+            self._failure = str(error)
+            _logger.error("%s; it is tried again in the background", error)
+            with self._guard:
+                self._look_after(binaries)
+
+    def conninfo(self) -> str:
+        """Connection string of the superuser ``postgres`` over the socket.
+
+        Raises:
+            StoreUnavailable: the server was not started yet; the message says why.
+        """
+        if not self._conninfo:
+            raise StoreUnavailable(self._failure or f"the embedded PostgreSQL under {self._folder} was not started")
+        return self._conninfo
 
     def stop(self) -> None:
         """Leave the server; it is shut down unless another process or object uses it. May be called twice."""
@@ -160,6 +182,14 @@ class EmbeddedPostgres:
                 postmaster = self._launch(binaries)
             self._conninfo = _conninfo(postmaster.socket_dir)
 
+    def _look_after(self, binaries: Path) -> None:
+        if self._watcher is None:
+            self._closing.clear()
+            self._watcher = threading.Thread(
+                target=self._watch, args=(binaries,), name="embedded-postgres", daemon=True
+            )
+            self._watcher.start()
+
     def _release(self) -> None:
         if self._users is not None:
             os.close(self._users)
@@ -169,18 +199,26 @@ class EmbeddedPostgres:
         pause = _WATCH_SECONDS
         while not self._closing.wait(pause):
             with self._guard:
-                if self._child is not None:
-                    self._child.poll()
-                postmaster = self._read_postmaster()
-                if postmaster is not None and (self._is_ours(postmaster.pid) or _answers(postmaster.socket_dir)):
-                    pause = _WATCH_SECONDS
-                    continue
-                _logger.warning("the embedded PostgreSQL under %s is gone, starting it again", self._folder)
                 try:
-                    self._ensure(binaries)
+                    if self._is_up():
+                        self._failure = ""
+                    else:
+                        if not self._failure:
+                            _logger.warning("the embedded PostgreSQL under %s is gone, starting it again", self._folder)
+                        self._ensure(binaries)
+                        _logger.info("the embedded PostgreSQL under %s is up", self._folder)
+                    pause = _WATCH_SECONDS
                 except (OSError, StoreUnavailable) as error:
-                    pause = min(2 * pause, 30.0)
-                    _logger.error("%s; next try in %g s", error, pause)
+                    pause = min(2 * pause, _RETRY_SECONDS)
+                    if str(error) != self._failure:
+                        _logger.error("%s; it is tried again every %g s", error, _RETRY_SECONDS)
+                    self._failure = str(error)
+
+    def _is_up(self) -> bool:
+        if self._child is not None:
+            self._child.poll()
+        postmaster = self._read_postmaster()
+        return postmaster is not None and (self._is_ours(postmaster.pid) or _answers(postmaster.socket_dir))
 
     def _account(self) -> _Account | None:
         """None: the server runs as whoever runs this."""

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from matchers.base import Entry, FloatArray, GalleryFace, Match
-from matchers.errors import GalleryError, InvalidName, StoreUnavailable, UnknownDomain
+from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
 from matchers.files import remove_parts
-from matchers.names import domain_name
+from matchers.names import domain_name, is_domain_name
 from matchers.records import check_face, read_gallery, write_gallery
 from models.card import ModelCard
 
@@ -71,7 +71,9 @@ class PklStore:
         """Names of the domains held, sorted."""
         if not self.root.is_dir():
             return []
-        return sorted(entry.parent.name for entry in self.root.glob(f"*/{self._file}") if _is_name(entry.parent.name))
+        return sorted(
+            entry.parent.name for entry in self.root.glob(f"*/{self._file}") if is_domain_name(entry.parent.name)
+        )
 
     def inventory(self, domain: str) -> Mapping[str, str]:
         """``{source: digest}`` of every picture enrolled; empty when there is no such domain."""
@@ -244,14 +246,6 @@ class PklStore:
 
 def _sorted(faces: Iterable[GalleryFace]) -> list[GalleryFace]:
     return sorted(faces, key=lambda face: (face.source, face.box))
-
-
-def _is_name(text: str) -> bool:
-    try:
-        domain_name(text)
-    except InvalidName:
-        return False
-    return True
 
 
 def _stamp(path: Path) -> _Stamp | None:

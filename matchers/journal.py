@@ -21,7 +21,7 @@ import numpy as np
 from matchers.base import GalleryFace
 from matchers.errors import GalleryError, StoreUnavailable
 from matchers.intents import Intent, IntentFolder
-from matchers.names import domain_name
+from matchers.names import domain_name, is_domain_name
 from matchers.pgvector import PgvectorStore
 from matchers.service import Stores
 
@@ -31,6 +31,10 @@ _ROUNDING = 1e-6
 _NO_PICTURES: Mapping[str, bytes] = {}
 
 _log = logging.getLogger("matchers.journal")
+
+
+class _Busy(StoreUnavailable):
+    """Another writer holds the domain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +90,13 @@ def writing(stores: Stores, domain: str, wait: float = _LOCK_SECONDS) -> Iterato
 
 def pending(stores: Stores) -> dict[str, int]:
     """How many changes wait for pgvector or were left by a killed writer, by domain; empty when all is finished."""
-    counts = {
-        path.name: len(IntentFolder(_intents(stores, path.name)).paths()) for path in stores.journal.glob("[!.]*")
-    }
-    return {domain: count for domain, count in sorted(counts.items()) if count}
+    domains = sorted(path.name for path in stores.journal.glob("[!.]*") if is_domain_name(path.name))
+    counts = {domain: len(IntentFolder(_intents(stores, domain)).paths()) for domain in domains}
+    return {domain: count for domain, count in counts.items() if count}
 
 
 def recover(stores: Stores, wait: float = 0.0) -> dict[str, str]:
-    """Finish whatever is pending and not being written just now.
+    """Finish whatever is pending; a domain that another writer holds for more than ``wait`` seconds is passed over.
 
     Returns:
         Why a domain is still pending, by domain; empty when all is finished.
@@ -104,6 +107,8 @@ def recover(stores: Stores, wait: float = 0.0) -> dict[str, str]:
             with writing(stores, domain, wait) as writer:
                 if writer.pgvector_error:
                     errors[domain] = writer.pgvector_error
+        except _Busy:
+            continue
         except (StoreUnavailable, GalleryError) as error:
             errors[domain] = str(error)
     return errors
@@ -142,7 +147,7 @@ class DomainWriter:
             self._intents.remove([path])
             raise
         self._tidy_thumbnails(sources)
-        return self._finish([(path, intent)])
+        return self._finish_now(path, intent)
 
     def drop(self) -> Written:
         """Delete the domain in both stores, with its thumbnails; nothing of it stays in the database's files."""
@@ -154,7 +159,7 @@ class DomainWriter:
             self._intents.remove([path])
             raise
         self._tidy_thumbnails(None)
-        return self._finish([(path, intent)])
+        return self._finish_now(path, intent)
 
     def recover(self) -> None:
         """Finish what is pending, as far as the stores can be reached."""
@@ -191,12 +196,17 @@ class DomainWriter:
         held = {face.id for face in self.stores.pkl.faces(self.domain) if face.source in touched}
         self.stores.thumbnails.keep_only(self.domain, touched, held)
 
+    def _finish_now(self, path: Path, intent: Intent) -> Written:
+        written = self._finish([(path, intent)])
+        if written.pgvector_error:
+            _log.warning("domain %s: pgvector gets a change later: %s", self.domain, written.pgvector_error)
+        return written
+
     def _finish(self, intents: Sequence[tuple[Path, Intent]]) -> Written:
         """Bring pgvector to what the intents say, and forget them; keep them for later when it does not answer."""
         if not self.pgvector_error:
             self.pgvector_error = self._bring_pgvector([intent for _, intent in intents])
         if self.pgvector_error:
-            _log.warning("domain %s: pgvector gets a change later: %s", self.domain, self.pgvector_error)
             for path, intent in intents:
                 if intent.stage == "both":
                     self._intents.replace(path, intent.for_pgvector())
@@ -261,9 +271,7 @@ def _locked(path: Path, wait: float) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() >= deadline:
-                    raise StoreUnavailable(
-                        f"another writer of {path.name[1:-5]} is at work; try again later"
-                    ) from error
+                    raise _Busy(f"another writer of {path.name[1:-5]} is at work; try again later") from error
                 time.sleep(0.02)
         yield
     finally:

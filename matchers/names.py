@@ -24,6 +24,11 @@ def domain_name(text: str) -> str:
     return text
 
 
+def is_domain_name(text: str) -> bool:
+    """Whether ``text`` can name a domain."""
+    return _DOMAIN.fullmatch(text) is not None
+
+
 def person_name(text: str) -> str:
     """``text`` in Unicode NFC if it can name a person: 1 to 128 printable characters, no slash, no space at the ends.
 

@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import TracebackType
@@ -64,7 +64,8 @@ class PgvectorStore:
     embeddings of another model.
 
     Args:
-        conninfo: ``postgresql://`` URL or ``key=value`` connection string.
+        conninfo: ``postgresql://`` URL or ``key=value`` connection string; or what gives it once the server is up, and
+            raises :class:`StoreUnavailable` until then.
         embedder: card of the model whose embeddings are stored.
         timeout: seconds until a search or another short question is given up.
         exact_limit: domains of more faces than this are searched through an index.
@@ -73,12 +74,14 @@ class PgvectorStore:
         StoreUnavailable: the connection string cannot be read.
     """
 
-    def __init__(self, conninfo: str, embedder: ModelCard, timeout: float, exact_limit: int = _EXACT_LIMIT) -> None:
-        self._conninfo = conninfo
+    def __init__(
+        self, conninfo: str | Callable[[], str], embedder: ModelCard, timeout: float, exact_limit: int = _EXACT_LIMIT
+    ) -> None:
         self._embedder = embedder
         self._timeout = timeout
         self._exact_limit = exact_limit
-        self._parameters = _parameters(conninfo, timeout)
+        self._conninfo = conninfo
+        self._parameters = _parameters(conninfo, timeout) if isinstance(conninfo, str) else {}
         self._table = _table_name(embedder.name)
         self._ready = False
         self._preparing = threading.Lock()
@@ -111,6 +114,7 @@ class PgvectorStore:
         Raises:
             StoreUnavailable: the database does not answer, lacks pgvector, or its schema is newer than this program.
         """
+        self._locate()
         with self._translated(), self._direct(_LONG_SECONDS) as connection:
             migrate(connection)
             _find_vector(connection)
@@ -233,6 +237,7 @@ class PgvectorStore:
             indexed: also for a domain that is searched through an index. Its searches wait while the table is written
                 anew, and are slow until the index is made again.
         """
+        self._prepare(time.monotonic() + self._timeout)
         with self._translated(), self._direct(_LONG_SECONDS) as connection:
             known = self._is_known(connection, domain)
             searched_by_index = known and self._is_indexed(connection, domain)
@@ -509,6 +514,15 @@ class PgvectorStore:
                 self._ready = True
         finally:
             self._preparing.release()
+
+    def _locate(self) -> None:
+        """Ask where the server is, if that was not known from the beginning."""
+        if not isinstance(self._conninfo, str):
+            parameters = _parameters(self._conninfo(), self._timeout)
+            if parameters != self._parameters:
+                self._pool.close()
+                self._parameters = parameters
+                self._pool = self._new_pool()
 
     def _checkout(self, deadline: float) -> Connection:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +53,9 @@ class Stores:
 def open_stores(settings: Settings, embedder: ModelCard, detector: str) -> Iterator[Stores]:
     """Open the PKL galleries under ``DATA_DIR/galleries`` and, unless switched off, pgvector.
 
-    Without a ``DATABASE_URL`` the embedded PostgreSQL is started, and stopped at the end. A pgvector that cannot be
-    opened is no error: the log says why, PKL serves alone.
+    Without a ``DATABASE_URL`` the embedded PostgreSQL is started, and stopped at the end; when it does not start, it is
+    tried again in the background, and pgvector answers once it is up. A pgvector that cannot be opened at all is no
+    error: the log says why, PKL serves alone.
 
     Args:
         embedder: card of the model whose embeddings the stores hold.
@@ -75,11 +76,12 @@ def open_stores(settings: Settings, embedder: ModelCard, detector: str) -> Itera
 
 
 def _open_pgvector(settings: Settings, embedder: ModelCard, stack: ExitStack) -> PgvectorStore:
-    conninfo = settings.database_url
+    conninfo: str | Callable[[], str] = settings.database_url
     if not conninfo:
         server = EmbeddedPostgres(settings.data_dir)
-        conninfo = server.start()
         stack.callback(server.stop)
+        server.start_or_retry()
+        conninfo = server.conninfo
     store = PgvectorStore(conninfo, embedder, settings.pgvector_timeout)
     store.open()
     stack.callback(store.close)

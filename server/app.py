@@ -23,6 +23,7 @@ from server.analyze import analyze
 from server.backend import Backend, changeable
 from server.domains import Domain, domains
 from server.errors import EXPECTED, answer_error
+from server.healing import heal
 from server.health import live, metrics, ready
 from server.local import LocalOnly
 from server.metrics import Metrics
@@ -81,7 +82,8 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         app.state.ready = True
-        tasks = [asyncio.create_task(app.state.reloader.watch(app)), asyncio.create_task(_beat(backend.metrics))]
+        work = (app.state.reloader.watch(app), _beat(backend.metrics), heal(backend.stores, backend.writes))
+        tasks = [asyncio.create_task(one) for one in work]
         try:
             yield
         finally:

@@ -97,7 +97,9 @@ def _make(backend: Backend, domain: str) -> bool:
 def _delete(backend: Backend, domain: str) -> Written:
     require_domain(backend.stores, domain)
     with writing(backend.stores, domain) as writer:
-        return writer.drop()
+        written = writer.drop()
+    backend.preferences.drop(domain)
+    return written
 
 
 def _list(backend: Backend) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from matchers.demo import ensure_demo
-from matchers.service import open_stores
+from matchers.errors import MatcherError
+from matchers.service import Stores, open_stores
 from models.settings import Settings
 from runtime.engine import FaceEngine, open_engine
 from server.app import create_app
@@ -84,5 +85,11 @@ class Service:
         with ExitStack() as opening:
             detector = self._engine.detector_card.name
             stores = opening.enter_context(open_stores(self._settings, self._engine.embedder_card, detector))
-            ensure_demo(self._engine, stores)
+            self._make_demo(stores)
             return create_app(self._settings, self._engine, stores, opening.pop_all().close, Settings)
+
+    def _make_demo(self, stores: Stores) -> None:
+        try:
+            ensure_demo(self._engine, stores, keep_thumbnails=self._settings.keep_thumbnails)
+        except MatcherError as error:
+            logger.warning("there is no demo domain: %s", error)

@@ -7,6 +7,7 @@ import shlex
 
 from matchers.commands.base import OK, PARTIAL, Commands, InputError, add_command, opened, print_json
 from matchers.demo import DOMAIN, demo_picture, ensure_demo
+from matchers.journal import pending
 from matchers.names import domain_name
 from models.settings import Settings
 
@@ -31,10 +32,11 @@ def _demo(args: argparse.Namespace, settings: Settings) -> int:
     if path is None:
         raise InputError("the demo picture is not installed; get it with `pip install --no-deps 'insightface>=2.1,<3'`")
     with opened(settings) as (engine, stores):
-        made = ensure_demo(engine, stores, domain)
+        made = ensure_demo(engine, stores, domain, again=True, keep_thumbnails=settings.keep_thumbnails)
+        late = bool(pending(stores).get(domain)) or bool(stores.pgvector_error)
     if args.json:
         print_json({"domain": domain, "made": made, "picture": str(path)})
     else:
         print(f"The domain {domain} {'is made' if made else 'was there already'}. Try it:")
         print(f"  python -m matchers search --domain {domain} {shlex.quote(str(path))}")
-    return PARTIAL if stores.pgvector_error else OK
+    return PARTIAL if late else OK

@@ -17,6 +17,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from matchers.embedded import EmbeddedPostgres
 from matchers.errors import StoreUnavailable
+from matchers.pgvector import PgvectorStore
+from models.card import ModelCard
 
 USER_SCRIPT = """
 import sys, time
@@ -205,6 +207,35 @@ def test_a_server_that_cannot_start_says_why_and_lets_go(home: Path) -> None:
     configuration.write_text(good)
     with server:
         assert ask(server.start(), "SELECT 1") == "1"
+
+
+def test_a_server_that_does_not_start_at_first_is_tried_again(home: Path, embedder_card: ModelCard) -> None:
+    with EmbeddedPostgres(home):
+        pass
+    configuration = home / "postgres" / "data" / "postgresql.conf"
+    good = configuration.read_text()
+    configuration.write_text(good + "\nshared_buffers = nonsense\n")
+    server = EmbeddedPostgres(home)
+    server.start_or_retry()
+    try:
+        with PgvectorStore(server.conninfo, embedder_card, 5.0) as store:
+            with pytest.raises(StoreUnavailable, match="shared_buffers"):
+                store.ping()
+            configuration.write_text(good)
+            wait_for(lambda: server.pid is not None, 10)
+            wait_for(lambda: _answers(store), 5)
+            assert store.domains() == []
+    finally:
+        server.stop()
+    assert server.pid is None
+
+
+def _answers(store: PgvectorStore) -> bool:
+    try:
+        store.ping()
+    except StoreUnavailable:
+        return False
+    return True
 
 
 def test_without_the_package_the_message_says_what_to_install(tmp_path: Path, project: Path) -> None:
