@@ -59,7 +59,8 @@ class Recommendation:
             )
         text = (
             f"At a distance of {self.threshold:.4f}, {self.false_matches:,} of {base} match falsely. "
-            f"The true rate is at most {self.fmr_at_most:.2g} (95 % limit, if the pairs were independent)."
+            f"The true rate is at most {self.fmr_at_most:.2g} (95 % limit, if the pairs were independent). "
+            "In a gallery of N faces a stranger is compared N times, and gets a name up to N times as often."
         )
         if self.well_supported:
             return text
