@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from matchers.evaluation import FPIR, Evaluation, Identification, Verification
 from matchers.html import Fact, Page, Plot, Section, Table
 from matchers.plots import distance_histograms, identification_errors, receiver_operating_characteristic
@@ -156,20 +154,16 @@ def _verification(evaluation: Evaluation, verification: Verification) -> Section
 
 
 def _identification(found: Identification, searches: Searches, threshold: float) -> Section:
-    limits = np.unique(np.concatenate([searches.strangers, searches.own]))
-    if len(limits) > _LISTED:
-        limits = np.quantile(limits, np.linspace(0, 1, _LISTED))
-    fpir = np.array([searches.fpir(limit) for limit in limits])
-    fnir = np.array([searches.fnir(limit) for limit in limits])
     return Section(
         "Identification: one picture against a gallery",
-        "One picture of each enrolled person is searched for; some people are not enrolled. FPIR is the share of "
-        "pictures of unknown people that get a name, FNIR that of pictures of enrolled people that do not get theirs.",
+        "One picture of each enrolled person is in the gallery, the others are searched; some people are not enrolled. "
+        "FPIR is the share of pictures of unknown people that get a name, FNIR that of pictures of enrolled people "
+        "that do not get theirs.",
         tables=(Table(("figure", "value"), identification_rows(found)),),
         plots=(
             Plot(
                 "Errors with unknown people",
-                identification_errors(fpir, fnir, (searches.fpir(threshold), searches.fnir(threshold))),
+                identification_errors(*searches.curve(), (searches.fpir(threshold), searches.fnir(threshold))),
                 "Every point is a threshold, for the first of the splits.",
             ),
         ),

@@ -153,7 +153,8 @@ def identification_errors(fpir: Distances, fnir: Distances, configured: tuple[fl
         axes.plot([max(configured[0], smallest / 2)], [configured[1] * 100], "o", color=_BAD, label="threshold")
         axes.set_xscale("log")
         axes.set(xlabel="false positive identification rate", ylabel="false negative identification rate, %")
-        axes.set_ylim(-0.5, max(float(np.max(fnir[fpir >= smallest], initial=0)) * 100, configured[1] * 100) * 1.1 + 1)
+        top = max(float(fnir[0]), configured[1], 0.01) * 100
+        axes.set_ylim(-0.03 * top, 1.08 * top)
         _legend(axes)
         return _svg(figure, "Errors of identification with unknown people")
 

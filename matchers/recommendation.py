@@ -21,6 +21,9 @@ from runtime.verification import (
 RULE_OF_30 = 30
 """So many errors must be seen for a rate to be known to about a third of itself (Doddington et al. 2000)."""
 
+MANY_PEOPLE = 50
+"""Among fewer people one pair of look-alikes moves the rate more than all else: 50 people make 1,225 pairs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
@@ -33,7 +36,7 @@ class Recommendation:
         people: how many people these pairs show.
         false_matches: pairs among them that the threshold accepts.
         fmr_at_most: 95 % upper limit of the true rate if the pairs were independent, which they are not quite.
-        well_supported: at least :data:`RULE_OF_30` false matches were seen.
+        well_supported: at least :data:`RULE_OF_30` false matches were seen, among at least :data:`MANY_PEOPLE` people.
         genuine_pairs: pairs of one person among the same pictures.
         true_matches: share of these that it accepts; None without such pairs.
     """
@@ -62,12 +65,14 @@ class Recommendation:
             f"The true rate is at most {self.fmr_at_most:.2g} (95 % limit, if the pairs were independent). "
             "In a gallery of N faces a stranger is compared N times, and gets a name up to N times as often."
         )
-        if self.well_supported:
-            return text
-        return (
-            f"{text} That is fewer than {RULE_OF_30} false matches: the rate is known only roughly. "
-            f"{round(RULE_OF_30 / self.fmr):,} pairs would know it well."
-        )
+        if self.false_matches < RULE_OF_30:
+            text += (
+                f" That is fewer than {RULE_OF_30} false matches: the rate is known only roughly. "
+                f"{round(RULE_OF_30 / self.fmr):,} pairs would know it well."
+            )
+        if self.people < MANY_PEOPLE:
+            text += f" Pictures of so few people say little about others; take at least {MANY_PEOPLE}."
+        return text
 
 
 def recommend(embeddings: FloatArray, labels: Sequence[str], fmr: float) -> Recommendation:
@@ -95,7 +100,7 @@ def recommend(embeddings: FloatArray, labels: Sequence[str], fmr: float) -> Reco
         people=people,
         false_matches=seen,
         fmr_at_most=rate_at_most(seen, total),
-        well_supported=seen >= RULE_OF_30,
+        well_supported=seen >= RULE_OF_30 and people >= MANY_PEOPLE,
         genuine_pairs=len(genuine),
         true_matches=float(np.mean(genuine <= threshold)) if len(genuine) else None,
     )

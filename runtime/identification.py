@@ -67,6 +67,15 @@ class Searches:
         """False positive identification rate at a threshold."""
         return float(np.mean(self.strangers <= threshold))
 
+    def curve(self) -> tuple[Distances, Distances]:
+        """The lowest FNIR at every FPIR that a threshold can give: two arrays of float64, the first one rising."""
+        limits = np.unique(np.concatenate([[-np.inf], self.strangers, self.own]))
+        fpir = np.searchsorted(np.sort(self.strangers), limits, side="right") / len(self.strangers)
+        found = np.sort(self.own[self.ranks == 1])
+        fnir = 1 - np.searchsorted(found, limits, side="right") / len(self.own)
+        last = np.append(np.flatnonzero(np.diff(fpir)), len(fpir) - 1)
+        return fpir[last], fnir[last]
+
     def threshold(self, fpir: float) -> float:
         """The largest threshold whose false positive identification rate is at most ``fpir``."""
         return largest_threshold(np.sort(self.strangers), len(self.strangers), fpir)

@@ -152,7 +152,9 @@ def test_a_recommendation_is_what_a_loop_finds() -> None:
     assert found.impostor_pairs == len(impostor)
     assert found.false_matches == sum(d <= found.threshold for d in impostor) == 171
     assert found.true_matches == pytest.approx(np.mean([d <= found.threshold for d in genuine]))
-    assert found.well_supported
+    assert not found.well_supported
+    assert "so few people" in found.statement()
+    assert recommend(rows, [str(index) for index in range(60)], 0.1).well_supported
     assert 0.1 < found.fmr_at_most < 0.12
     assert recommend(rows[:1], labels[:1], 0.1).threshold is None
 

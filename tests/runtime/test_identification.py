@@ -93,6 +93,12 @@ def test_the_upper_limit_of_a_rate() -> None:
 def test_fnir_and_fpir_move_apart_as_the_threshold_rises() -> None:
     random = np.random.default_rng(1)
     found = Searches(9, random.integers(1, 3, 50), random.uniform(0, 1, 50), random.uniform(0, 1, 50))
+    fpir, fnir = found.curve()
+    assert np.all(np.diff(fpir) > 0)
+    assert fpir[-1] == 1
+    for rate, lowest in zip(fpir, fnir, strict=True):
+        limits = [limit for limit in [-1.0, *found.strangers, *found.own] if found.fpir(limit) == rate]
+        assert lowest == pytest.approx(min(found.fnir(limit) for limit in limits))
     thresholds = np.linspace(0, 1, 20)
     assert np.all(np.diff([found.fnir(value) for value in thresholds]) <= 0)
     assert np.all(np.diff([found.fpir(value) for value in thresholds]) >= 0)
