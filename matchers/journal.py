@@ -161,6 +161,16 @@ class DomainWriter:
         self._tidy_thumbnails(None)
         return self._finish_now(path, intent)
 
+    def write_pkl(self, upsert: Sequence[GalleryFace], remove: Iterable[str]) -> None:
+        """Change the PKL gallery alone, to what pgvector holds; thumbnails of faces that are gone go as well.
+
+        Raises:
+            GalleryError, StoreUnavailable: nothing was changed.
+        """
+        sources = sorted({*remove, *(face.source for face in upsert)})
+        self.stores.pkl.apply(self.domain, upsert, sources)
+        self._tidy_thumbnails(sources)
+
     def recover(self) -> None:
         """Finish what is pending, as far as the stores can be reached."""
         left = list(self._intents.read())

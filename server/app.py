@@ -26,6 +26,7 @@ from server.errors import EXPECTED, answer_error
 from server.healing import heal
 from server.health import live, metrics, ready
 from server.local import LocalOnly
+from server.mending import list_differences, mend
 from server.metrics import Metrics
 from server.observe import Observe
 from server.pages import PAGES, openapi
@@ -40,10 +41,12 @@ ROUTES = (
     Route("/analyze", analyze, methods=["POST"]),
     Route("/domains", domains),
     Route("/domains/{domain}", Domain),
+    Route("/domains/{domain}/differences", list_differences),
     Route("/domains/{domain}/people", people),
     Route("/domains/{domain}/people/{person}", Person),
     Route("/domains/{domain}/people/{person}/faces/{face}", Face),
     Route("/domains/{domain}/people/{person}/faces/{face}/thumbnail", thumbnail),
+    Route("/domains/{domain}/repair", mend, methods=["POST"]),
     Route("/health/live", live),
     Route("/health/ready", ready),
     Route("/metrics", metrics),

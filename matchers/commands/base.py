@@ -14,7 +14,9 @@ from rich.progress import Progress as Bars
 
 from matchers.errors import MatcherError
 from matchers.service import Stores, open_stores
+from models.card import load_card
 from models.settings import Settings
+from models.store import ModelStore
 from runtime.engine import FaceEngine, open_engine
 
 OK, PARTIAL, BAD_INPUT = 0, 1, 2
@@ -60,6 +62,15 @@ def opened(settings: Settings) -> Iterator[tuple[FaceEngine, Stores]]:
     engine = open_engine(settings)
     with open_stores(settings, engine.embedder_card, engine.detector_card.name) as stores:
         yield engine, stores
+
+
+@contextmanager
+def opened_stores(settings: Settings) -> Iterator[Stores]:
+    """The stores alone, for commands that look at no picture."""
+    models = ModelStore(settings.models_path)
+    embedder, detector = (load_card(models.resolve(name)) for name in (settings.embedder, settings.detector))
+    with open_stores(settings, embedder, detector.name) as stores:
+        yield stores
 
 
 Progress = Callable[[int, int], None]

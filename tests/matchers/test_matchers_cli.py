@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import psycopg
 import pytest
 
 from matchers.__main__ import main
+from matchers.differences import KINDS
 from runtime.decode import decode
 from runtime.engine import FaceEngine
 
@@ -111,11 +113,20 @@ def test_status_shows_what_only_one_store_has(
 ) -> None:
     run("sync", "--domain", "office", "--images", images)
     status, out, _ = run("status", "--json")
-    in_step = {"only_in_pkl": [], "only_in_pgvector": [], "other_content": []}
+    in_step: dict[str, list[str]] = {kind: [] for kind in KINDS}
     holding = {"faces": 3, "pictures": 3, "people": 3}
     assert status == 0
     assert json.loads(out) == {
-        "domains": [{"domain": "office", "pkl": holding, "pgvector": holding, "differences": in_step}],
+        "domains": [
+            {
+                "domain": "office",
+                "pkl": holding,
+                "pgvector": holding,
+                "pending": 0,
+                "differences": in_step,
+                "by_person": {},
+            }
+        ],
         "pgvector_error": "",
     }
 
@@ -126,13 +137,39 @@ def test_status_shows_what_only_one_store_has(
     monkeypatch.setenv("VECTOR_DB_ENABLED", "true")
     status, out, _ = run("status", "--domain", "office", "--json")
     assert status == 0
-    assert json.loads(out)["domains"][0]["differences"] == {
+    (office,) = json.loads(out)["domains"]
+    assert office["differences"] == in_step | {
         "only_in_pkl": ["zoe/9.png"],
         "only_in_pgvector": ["amy/1.png", "bob/1.png", "eve/1.png"],
-        "other_content": [],
     }
+    assert office["by_person"]["zoe"] == {"only_in_pkl": 1}
     status, out, _ = run("status")
     assert "only in pkl: zoe/9.png" in out
+    assert "zoe: 1 only in pkl" in out
+    assert "matchers repair --domain office" in out
+
+
+def test_repair_makes_one_store_like_the_other(
+    run: Run, images: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    people = tmp_path / "people"
+    shutil.copytree(images, people)
+    run("sync", "--domain", "office", "--images", people)
+    monkeypatch.setenv("VECTOR_DB_ENABLED", "false")
+    (people / "amy/1.png").unlink()
+    run("sync", "--domain", "office", "--images", people)
+    monkeypatch.setenv("VECTOR_DB_ENABLED", "true")
+    asked = ("repair", "--domain", "office", "--direction", "pkl-to-pgvector")
+    status, out, _ = run(*asked, "--dry-run")
+    assert (status, "would be removed from pgvector: amy/1.png" in out) == (0, True)
+    status, out, _ = run(*asked, "--json")
+    assert (status, json.loads(out)["removed"], json.loads(out)["copied"]) == (0, ["amy/1.png"], [])
+    status, out, _ = run("status", "--json")
+    assert json.loads(out)["domains"][0]["by_person"] == {}
+    status, _, err = run("repair", "--domain", "nowhere", "--direction", "pgvector-to-pkl")
+    assert (status, "nowhere" in err) == (2, True)
+    assert run("purge", "--domain", "office")[0] == 0
+    assert run("purge", "--domain", "nowhere")[0] == 2
 
 
 def test_status_of_nothing_tells_what_to_do(run: Run) -> None:

@@ -215,3 +215,19 @@ def test_names_and_domains_that_are_none(service: httpx.Client, portraits: list[
     refused(service.post(f"{FACES}/amy", files=files(portraits[0], field="photo")), 400, "missing_image")
     refused(service.post(f"{FACES}/amy", files=files(*[b"x"] * 51)), 400, "too_many_images")
     assert service.post("/domains/office").status_code == 200
+
+
+def test_differences_are_listed_and_mended(service: httpx.Client, opened: Stores, portraits: list[bytes]) -> None:
+    enrol(service, "amy", portraits[0])
+    enrol(service, "bob", portraits[1])
+    assert opened.pgvector is not None
+    opened.pgvector.apply("office", (), [face.source for face in opened.pgvector.faces("office", "amy")])
+    body = checked(service.get("/domains/office/differences"), "Differences")
+    assert (body["total"], body["pending"]) == (1, 0)
+    assert [(one["person"], one["pkl"], one["pgvector"]) for one in body["differences"]] == [("amy", True, False)]
+    assert body["by_person"] == [{"person": "amy", "only_in_pkl": 1}]
+    assert service.get(f"{FACES}/amy").json()["faces"][0]["stores"] == ["pkl"]
+    done = checked(service.post("/domains/office/repair", json={"direction": "pkl_to_pgvector"}), "Repair")
+    assert (done["copied"], done["removed"], done["dry_run"]) == (1, 0, False)
+    assert service.get("/domains/office/differences").json()["total"] == 0
+    refused(service.post("/domains/office/repair", json={"direction": "up"}), 422, "invalid_body")
