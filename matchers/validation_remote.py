@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SAME_PICTURE = 1e-4
 """A face this near is taken for the same picture; two pictures of one person are a hundred times farther apart."""
 
+STORES = ("pkl", "pgvector")
+
 _TIMEOUT = 60.0
 _TRIES = 5
 _WAIT = 2.0
@@ -57,14 +59,13 @@ def run_there(
             f"{url} searches the domain {domain!r} in one store only (mode {described.get('mode')}). "
             "Set its mode to dual first."
         )
-    listed = None if differences is None else differences.get("differences")
-    missing = _missing(listed) if isinstance(listed, list) else None
+    missing, total = (None, None) if differences is None else _missing(differences)
     context = Context(
         domain=domain,
         where=url,
         models="",
         threshold=float(described["threshold"]),
-        differences=len(listed) if isinstance(listed, list) else None,
+        differences=total,
         in_pkl=None if missing is None else _Without(missing["pkl"]),
         in_pgvector=None if missing is None else _Without(missing["pgvector"]),
         indexed=False,
@@ -84,8 +85,14 @@ class _Without:
         return source not in self.sources
 
 
-def _missing(listed: Sequence[Mapping[str, Any]]) -> dict[str, frozenset[str]]:
-    return {store: frozenset(row["source"] for row in listed if not row[store]) for store in ("pkl", "pgvector")}
+def _missing(body: Mapping[str, Any]) -> tuple[dict[str, frozenset[str]], int]:
+    """Sources that each store lacks, as far as the server lists them, and how many pictures differ in all."""
+    try:
+        listed = body["differences"]
+        lacking = {store: frozenset(str(row["source"]) for row in listed if not row[store]) for store in STORES}
+        return lacking, int(body.get("total", len(listed)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValidationError(f"the server's list of differences cannot be read: {error!r}") from error
 
 
 def _get(client: httpx.Client, path: str, *, optional: bool = False) -> dict[str, Any] | None:

@@ -1,0 +1,57 @@
+"""What a server's answers are read as."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from matchers.validation import Image, ValidationError
+from matchers.validation_remote import _missing, _read
+
+IMAGE = Image("amy/1.jpg", Path("amy/1.jpg"), "amy")
+
+
+def _match(person: str, distance: float, source: str) -> dict[str, Any]:
+    return {"person": person, "distance": distance, "source": source}
+
+
+def _answer(mode: str, **timing: float) -> dict[str, Any]:
+    face = {
+        "box": {"x": 1, "y": 2, "w": 3, "h": 4},
+        "pkl_results": [_match("amy", 0.0, "old/name.jpg"), _match("amy", 0.3, "amy/2.jpg")],
+        "pgvector_results": [_match("amy", 0.0, "old/name.jpg"), _match("bob", 0.2, "amy/1.jpg")],
+        "comparison": {"top1_match": True, "top5_overlap": 0.5, "max_distance_delta": 0.0},
+    }
+    return {"mode": mode, "timing_ms": timing, "faces": [face]}
+
+
+def test_the_picture_itself_is_known_by_its_name_or_by_no_distance() -> None:
+    answer = _read(IMAGE, _answer("dual", search_pkl=1.0, search_pgvector=2.0), 30.0)
+    assert answer.compared
+    assert not answer.failed
+    assert answer.times == {"request": 30.0, "PKL": 1.0, "pgvector": 2.0}
+    assert answer.faces[0].own == {"old/name.jpg", "amy/1.jpg"}
+    assert answer.faces[0].box == (1, 2, 3, 4)
+
+
+def test_a_failure_of_pgvector_is_one_and_one_store_alone_is_no_comparison() -> None:
+    failed = _read(IMAGE, _answer("pkl_only (pgvector failed)", search_pkl=1.0), 30.0)
+    assert (failed.failed, failed.compared, failed.pkl_ms, failed.faces) == (True, True, 1.0, ())
+    alone = _read(IMAGE, _answer("pgvector_only (pkl failed)", search_pgvector=1.0), 30.0)
+    assert (alone.failed, alone.compared, alone.faces) == (False, False, ())
+
+
+@pytest.mark.parametrize("body", [{}, {"mode": "dual"}, {"mode": "dual", "timing_ms": {}, "faces": [1]}])
+def test_another_kind_of_server_is_named_as_such(body: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"amy/1\.jpg"):
+        _read(IMAGE, body, 1.0)
+
+
+def test_differences_are_counted_in_full_though_listed_in_part() -> None:
+    rows = [{"source": "a", "pkl": True, "pgvector": False}, {"source": "b", "pkl": True, "pgvector": True}]
+    lacking, total = _missing({"differences": rows, "total": 1500})
+    assert (lacking, total) == ({"pkl": frozenset(), "pgvector": frozenset({"a"})}, 1500)
+    with pytest.raises(ValidationError):
+        _missing({"differences": [1]})
