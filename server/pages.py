@@ -71,8 +71,6 @@ def _language(request: Request, languages: Languages) -> Language:
 
 PAGES = (
     Route("/", page),
-    Route("/galleries", page),
-    Route("/agreement", page),
     Route("/docs", page),
     Route("/static/{version}/{path:path}", static),
     Route("/demo.jpg", demo),

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-PAGES = ["/", "/galleries", "/agreement", "/docs", "/status"]
+PAGES = ["/", "/docs", "/status"]
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 

@@ -1,13 +1,11 @@
 // The frame around every view: brand, tabs, language, sign-in.
 
-import { agreementView } from "./agreement.js";
 import { analyseView } from "./analyse.js";
 import { docsView } from "./docs.js";
 import { forgetDomains } from "./domains.js";
 import { h, replace } from "./dom.js";
 import { explain, problem } from "./errors.js";
 import { facts } from "./facts.js";
-import { galleriesView } from "./galleries.js";
 import { changeLanguage, gettext as _, languageCode, loadMessages } from "./i18n.js";
 import { icon } from "./icons.js";
 import { refresh, startRouter } from "./router.js";
@@ -15,12 +13,10 @@ import { askForToken, may, signedIn, signOut, startSession } from "./session.js"
 import { statusView } from "./status.js";
 import { toast } from "./toast.js";
 
-const VIEWS = { "/": analyseView, "/galleries": galleriesView, "/agreement": agreementView, "/status": statusView, "/docs": docsView };
+const VIEWS = { "/": analyseView, "/status": statusView, "/docs": docsView };
 
 const tabs = [
   { path: "/", icon: "analyse", label: () => _("Analyse") },
-  { path: "/galleries", icon: "galleries", label: () => _("Galleries") },
-  { path: "/agreement", icon: "agreement", label: () => _("Agreement") },
   { path: "/status", icon: "status", label: () => _("Status"), right: "admin" },
   { path: "/docs", icon: "docs", label: () => _("API") },
 ];

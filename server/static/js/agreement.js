@@ -1,1 +1,0 @@
-export const agreementView = { title: () => "agreement", render() {} };
