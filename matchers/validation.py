@@ -280,11 +280,6 @@ def assess(answers: Sequence[PictureAnswer], context: Context, gates: Gates) -> 
     )
 
 
-def count_differences(ours: Mapping[str, str], theirs: Mapping[str, str]) -> int:
-    """Pictures that only one inventory (``{source: digest}``) holds, or that they hold with other content."""
-    return sum(ours.get(source) != theirs.get(source) for source in ours.keys() | theirs.keys())
-
-
 def _reason(face: FaceAnswer, context: Context) -> Reason | None:
     if not disagree(face.pkl, face.pgvector, context.threshold):
         return None

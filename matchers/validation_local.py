@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from matchers.breaker import CircuitBreaker
+from matchers.differences import differences
 from matchers.dual import PKL_FAILED, Outcome, Searcher
 from matchers.errors import StoreUnavailable
 from matchers.gallery_sizes import LARGEST, SMALLEST, agreement_over_size
@@ -25,7 +26,6 @@ from matchers.validation import (
     PictureAnswer,
     SizePoint,
     ValidationError,
-    count_differences,
 )
 from models.settings import Mode, Settings
 from runtime.engine import FaceEngine
@@ -81,6 +81,7 @@ def run_here(
                 f"{name} hold no domain {domain!r}. Fill both stores first: "
                 f"python -m matchers sync --domain {domain} --images DIR"
             )
+    differing = len(differences(stores, domain))
     progress = bar("Reading pictures")
     read = []
     with ThreadPoolExecutor(THREADS, "validate") as pool:
@@ -99,7 +100,7 @@ def run_here(
         where="in this process",
         models=f"{engine.detector_card.name} + {engine.embedder_card.name}",
         threshold=domain_threshold(settings, engine.embedder_card, domain),
-        differences=count_differences(*holdings),
+        differences=differing,
         in_pkl=frozenset(holdings[0]),
         in_pgvector=frozenset(holdings[1]),
         indexed=pgvector.indexed(domain) if not any(answer.failed for answer in answers) else False,
