@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="log lines for people, or one JSON object each")
     drain_seconds: float = Field(2.0, ge=0, description="seconds between SIGTERM and the end of listening")
     upload_timeout: float = Field(30.0, gt=0, description="seconds that a client may take to send its picture")
+    images_dir: Path | None = Field(None, description="folder with one folder of pictures per domain, for POST sync")
     keep_thumbnails: bool = Field(True, description="keep a small picture of each enrolled face")
     default_domain: str = Field("demo", description="domain of requests that name none")
 

@@ -23,8 +23,10 @@ from server.analyze import analyze
 from server.backend import Backend, changeable
 from server.domains import Domain, domains
 from server.errors import EXPECTED, answer_error
+from server.filling import job_events, show_job, start_sync
 from server.healing import heal
 from server.health import live, metrics, ready
+from server.jobs import Jobs
 from server.local import LocalOnly
 from server.mending import list_differences, mend
 from server.metrics import Metrics
@@ -47,9 +49,12 @@ ROUTES = (
     Route("/domains/{domain}/people/{person}/faces/{face}", Face),
     Route("/domains/{domain}/people/{person}/faces/{face}/thumbnail", thumbnail),
     Route("/domains/{domain}/repair", mend, methods=["POST"]),
+    Route("/domains/{domain}/sync", start_sync, methods=["POST"]),
     Route("/health/live", live),
     Route("/health/ready", ready),
     Route("/metrics", metrics),
+    Route("/jobs/{job}", show_job),
+    Route("/jobs/{job}/events", job_events),
     Route("/me", me),
     Route("/openapi.json", openapi),
     Route("/reload", reload, methods=["POST"]),
@@ -135,6 +140,8 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         languages=languages,
         pages=Pages(languages),
         keep_thumbnails=settings.keep_thumbnails,
+        jobs=Jobs(settings.data_dir / "jobs"),
+        images_dir=settings.images_dir,
         preferences=open_preferences(settings),
         **changeable(settings, engine),
     )
@@ -148,6 +155,7 @@ async def _beat(measured: Metrics) -> None:
 
 
 def _end(backend: Backend, close: Callable[[], None] | None) -> None:
+    backend.jobs.close()
     backend.inference.close()
     backend.searches.close()
     backend.writes.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypedDict, cast
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from matchers.preferences import PreferenceStore, default_threshold
 from matchers.service import Stores
 from models.settings import Mode, Settings
 from runtime.engine import FaceEngine
+from server.jobs import Jobs
 from server.metrics import Metrics
 from server.shell import Facts, Pages
 from server.tokens import Right, Tokens, open_tokens
@@ -40,6 +42,8 @@ class Backend:
         top_k: how many nearest faces an answer lists.
         upload_timeout: seconds that a client may take to send its picture.
         keep_thumbnails: whether a small picture of each enrolled face is kept.
+        jobs: does long work in the background.
+        images_dir: folder with one folder of pictures per domain.
     """
 
     engine: FaceEngine
@@ -59,6 +63,8 @@ class Backend:
     top_k: int
     upload_timeout: float
     keep_thumbnails: bool
+    jobs: Jobs
+    images_dir: Path | None
 
     def mode(self, _domain: str) -> Mode:
         """How ``domain`` is searched."""
