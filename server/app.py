@@ -35,7 +35,7 @@ from server.pages import PAGES, openapi
 from server.people import Face, Person, people, thumbnail
 from server.reload import Reloader, reload
 from server.shell import Pages
-from server.signin import CookieSession, me, sign_in, sign_out
+from server.signin import CookieSession, me, session
 from server.status import Inspector, status
 from server.work import WorkPool
 
@@ -58,8 +58,7 @@ ROUTES = (
     Route("/me", me),
     Route("/openapi.json", openapi),
     Route("/reload", reload, methods=["POST"]),
-    Route("/session", sign_in, methods=["POST"]),
-    Route("/session", sign_out, methods=["DELETE"]),
+    Route("/session", session, methods=["POST", "DELETE"]),
     Route("/status", status),
 )
 

@@ -95,3 +95,8 @@ async def _secret(request: Request) -> str:
 
 def _cookie(headers: Headers) -> str | None:
     return cookie_parser(headers.get("cookie", "")).get(COOKIE) or None
+
+
+async def session(request: Request) -> Response:
+    """``POST`` signs in, ``DELETE`` signs out; one route, so that ``Allow`` names both."""
+    return await (sign_out if request.method == "DELETE" else sign_in)(request)
