@@ -239,7 +239,8 @@ def test_a_database_that_hangs_costs_the_timeout_then_nothing_until_it_is_back(
 ) -> None:
     with EmbeddedPostgres(tmp_path) as server, PgvectorStore(server.start(), embedder, 60.0) as store:
         store.apply(DOMAIN, enrolled_faces(), ())
-        searcher = Searcher(pkl, store, CircuitBreaker(failures=2, cooldown=0.3), timeout=0.5)
+        now = 0.0
+        searcher = Searcher(pkl, store, CircuitBreaker(failures=2, cooldown=0.3, clock=lambda: now), timeout=0.5)
         assert searcher.search(ENROLLED[:1], DOMAIN, "dual", 5).mode == "dual"
         waits = []
         with stalled(server):
@@ -249,9 +250,10 @@ def test_a_database_that_hangs_costs_the_timeout_then_nothing_until_it_is_back(
                 waits.append(time.monotonic() - start)
                 assert outcome.mode == PGVECTOR_FAILED
                 assert nearest(outcome) == ["person-0/0.jpg"]
-        assert 0.5 <= waits[0] < 5
-        assert 0.5 <= waits[1] < 5
-        assert waits[2] < 0.3
+        assert 0.5 <= waits[0] < 30
+        assert 0.5 <= waits[1] < 30
+        assert waits[2] < 0.5
+        now = 1.0
         deadline = time.monotonic() + 20
         while searcher.search(ENROLLED[:1], DOMAIN, "dual", 5).mode != "dual":
             assert time.monotonic() < deadline, "the database is back and is not asked"

@@ -159,7 +159,7 @@ def test_hostile_files_are_refused_and_nothing_is_executed(kind: str, tmp_path: 
     begun = time.monotonic()
     with pytest.raises(GalleryError):
         read_gallery(path)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 20
     assert not canary.exists()
 
 
