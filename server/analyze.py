@@ -10,10 +10,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from matchers.answer import analyze_answer
+from matchers.dual import Outcome
 from matchers.languages import Language
 from matchers.names import domain_name
+from models.settings import Mode
+from runtime.faces import Analysis
 from server.backend import Backend, backend_of
 from server.errors import EXPECTED, api_error
+from server.presence import while_there
 from server.upload import read_picture
 
 
@@ -51,12 +55,10 @@ async def _analyze(request: Request, backend: Backend) -> tuple[dict[str, Any], 
     caller.enter(domain)
     language = asked_language(request, backend)
     mode = request.state.mode = backend.mode(domain)
-    data = await read_picture(request, backend.engine.limits.max_bytes, backend.upload_timeout)
-    analysis = await backend.inference.run(partial(backend.engine.analyze, data))
+    with backend.intake.upload() as incoming:
+        data = await read_picture(request, incoming, backend.engine.limits.max_bytes, backend.upload_timeout)
+        analysis, outcome = await while_there(request, _recognise(backend, data, domain, mode))
     request.state.faces = len(analysis.detections)
-    outcome = await backend.searches.run(
-        partial(backend.searcher.search, analysis.embeddings, domain, mode, backend.top_k)
-    )
     threshold = backend.threshold(domain)
     backend.metrics.searched(outcome, threshold)
     answer = analyze_answer(
@@ -71,3 +73,11 @@ async def _analyze(request: Request, backend: Backend) -> tuple[dict[str, Any], 
     request.state.mode = outcome.mode
     answer["timing_ms"]["total"] = round((time.perf_counter() - start) * 1000, 3)
     return answer, language
+
+
+async def _recognise(backend: Backend, data: bytes, domain: str, mode: Mode) -> tuple[Analysis, Outcome]:
+    analysis = await backend.inference.run(partial(backend.engine.analyze, data))
+    outcome = await backend.searches.run(
+        partial(backend.searcher.search, analysis.embeddings, domain, mode, backend.top_k)
+    )
+    return analysis, outcome

@@ -26,6 +26,7 @@ from server.errors import EXPECTED, answer_error
 from server.filling import job_events, show_job, start_sync
 from server.healing import heal
 from server.health import live, metrics, ready
+from server.intake import Intake
 from server.jobs import Jobs
 from server.local import LocalOnly
 from server.mending import list_differences, mend
@@ -64,7 +65,9 @@ ROUTES = (
 
 _SEARCH_THREADS = 32
 _WRITE_THREADS = 8
-_WAITING = 64
+_WAITING = 128
+# Of all uploads that are under way or wait together.
+_UPLOAD_BYTES = 512 * 2**20
 _BEAT_SECONDS = 2.0
 
 
@@ -136,6 +139,7 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         inference=pools[0],
         searches=pools[1],
         writes=pools[2],
+        intake=Intake(_UPLOAD_BYTES),
         languages=languages,
         pages=Pages(languages),
         keep_thumbnails=settings.keep_thumbnails,

@@ -15,6 +15,7 @@ from matchers.preferences import PreferenceStore, default_threshold
 from matchers.service import Stores
 from models.settings import Mode, Settings
 from runtime.engine import FaceEngine
+from server.intake import Intake
 from server.jobs import Jobs
 from server.metrics import Metrics
 from server.shell import Facts, Pages
@@ -33,6 +34,7 @@ class Backend:
         inference: threads for the engine.
         searches: threads for the galleries; apart, so that a slow database does not hold up pictures.
         writes: threads that change galleries; apart, since a change may wait for another one.
+        intake: bounds what uploads take of the memory.
         languages: what answers and the page can be written in.
         pages: the page in each of them.
         default_domain: domain of requests that name none.
@@ -54,6 +56,7 @@ class Backend:
     inference: WorkPool
     searches: WorkPool
     writes: WorkPool
+    intake: Intake
     languages: Languages
     pages: Pages
     default_domain: str

@@ -76,6 +76,12 @@ class ApiError(Exception):
         return JSONResponse(body, self.status, self.headers)
 
 
+def overloaded() -> ApiError:
+    """The server has as much to do as it takes."""
+    message = "More requests wait than this server takes. Try again in a second."
+    return ApiError(503, "overloaded", message, {"Retry-After": "1"})
+
+
 def api_error(error: Exception) -> ApiError:
     """What a client is told about ``error``. Causes that lie in the server are logged here, not sent."""
     match error:

@@ -16,6 +16,7 @@ from matchers.people import Census, KnownFace, Removed, census, delete_face, del
 from server.backend import Backend, enter_domain
 from server.domains import require_domain
 from server.errors import ApiError
+from server.presence import while_there
 from server.upload import Upload, read_json, read_pictures
 
 _FIRST_FACES = 4
@@ -55,8 +56,10 @@ class Person(HTTPEndpoint):
         person, allow = _person(request), _allowed(request)
         backend.inference.check_room()
         await backend.searches.run(partial(require_domain, backend.stores, domain))
-        uploads = await read_pictures(request, backend.engine.limits.max_bytes, backend.upload_timeout)
-        candidates, refused = await _examine(backend, uploads, allow)
+        with backend.intake.upload() as incoming:
+            limit = backend.engine.limits.max_bytes
+            uploads = await read_pictures(request, incoming, limit, backend.upload_timeout)
+            candidates, refused = await while_there(request, _examine(backend, uploads, allow))
         report = None
         if candidates:
             work = partial(

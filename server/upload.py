@@ -13,6 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from server.errors import ApiError
+from server.intake import Incoming
 
 FIELD = "image"
 FIELDS = ("images", "image")
@@ -41,16 +42,16 @@ class _MemoryParser(MultiPartParser):
     spool_max_size = 0
 
 
-async def read_picture(request: Request, max_bytes: int, seconds: float) -> bytes:
+async def read_picture(request: Request, incoming: Incoming, max_bytes: int, seconds: float) -> bytes:
     """The bytes of the multipart field ``image``, which must be there within ``seconds``.
 
     Raises:
-        ApiError: 408 the client is too slow; 413 more than ``max_bytes``; 415 not multipart; 400 broken multipart, no
-            picture, several pictures.
+        ApiError: 503 too much is held already; 408 the client is too slow; 413 more than ``max_bytes``; 415 not
+            multipart; 400 broken multipart, no picture, several pictures.
         ClientDisconnect: the client left before the end.
     """
     too_large = _too_large(max_bytes)
-    form = await _parse(request, max_bytes + _ENVELOPE, too_large, _MAX_FILES, seconds)
+    form = await _parse(request, incoming, max_bytes + _ENVELOPE, too_large, max_files=_MAX_FILES, seconds=seconds)
     try:
         pictures = _pictures(form, (FIELD,))
         files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
@@ -64,21 +65,23 @@ async def read_picture(request: Request, max_bytes: int, seconds: float) -> byte
     return data
 
 
-async def read_pictures(request: Request, max_bytes: int, seconds: float) -> list[Upload]:
+async def read_pictures(request: Request, incoming: Incoming, max_bytes: int, seconds: float) -> list[Upload]:
     """The files of the multipart fields ``images`` and ``image``, at most :data:`MAX_PICTURES`.
 
     They must be there within ten times ``seconds``. A picture of more than ``max_bytes`` is handed on, to be refused by
     itself.
 
     Raises:
-        ApiError: 408 the client is too slow; 413 more than 100 MiB together; 415 not multipart; 400 broken multipart,
-            no picture, too many.
+        ApiError: 503 too much is held already; 408 the client is too slow; 413 more than 100 MiB together; 415 not
+            multipart; 400 broken multipart, no picture, too many.
         ClientDisconnect: the client left before the end.
     """
     limit = max(_MAX_TOGETHER, max_bytes)
     message = f"The pictures have more than {limit // 2**20} MiB together. Send them in several requests."
     too_large = ApiError(413, "upload_too_large", message)
-    form = await _parse(request, limit + _ENVELOPE, too_large, MAX_PICTURES + 1, 10 * seconds)
+    form = await _parse(
+        request, incoming, limit + _ENVELOPE, too_large, max_files=MAX_PICTURES + 1, seconds=10 * seconds
+    )
     try:
         pictures = _pictures(form, FIELDS)
         if len(pictures) > MAX_PICTURES:
@@ -110,7 +113,9 @@ async def read_json(request: Request) -> dict[str, Any]:
     return value
 
 
-async def _parse(request: Request, max_body: int, too_large: ApiError, max_files: int, seconds: float) -> FormData:
+async def _parse(
+    request: Request, incoming: Incoming, max_body: int, too_large: ApiError, *, max_files: int, seconds: float
+) -> FormData:
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise ApiError(415, "not_multipart", f"Send the picture as multipart/form-data, in the field `{FIELD}`.")
     declared = request.headers.get("content-length", "")
@@ -118,7 +123,7 @@ async def _parse(request: Request, max_body: int, too_large: ApiError, max_files
         raise too_large
     parser = _MemoryParser(
         request.headers,
-        _limited(request, max_body, too_large),
+        _counted(_limited(request, max_body, too_large), incoming),
         max_files=max_files,
         max_fields=_MAX_FIELDS,
         max_part_size=_ENVELOPE,
@@ -139,6 +144,12 @@ async def _limited(request: Request, max_body: int, too_large: ApiError) -> Asyn
         received += len(chunk)
         if received > max_body:
             raise too_large
+        yield chunk
+
+
+async def _counted(chunks: AsyncGenerator[bytes, None], incoming: Incoming) -> AsyncGenerator[bytes, None]:
+    async for chunk in chunks:
+        incoming.add(len(chunk))
         yield chunk
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from server.errors import ApiError
+from server.errors import overloaded
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class WorkPool:
     def check_room(self) -> None:
         """Raises ApiError 503 when one more call would not be taken."""
         if self._pending >= self._capacity:
-            raise _overloaded()
+            raise overloaded()
 
     async def run(self, work: Callable[[], T]) -> T:
         """What ``work()`` returns, computed in a thread.
@@ -54,8 +54,3 @@ class WorkPool:
     def _left(self, _future: Future[Any]) -> None:
         with self._lock:
             self._pending -= 1
-
-
-def _overloaded() -> ApiError:
-    message = "More requests wait than this server takes. Try again in a second."
-    return ApiError(503, "overloaded", message, {"Retry-After": "1"})

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -312,13 +313,37 @@ def test_a_wrong_length_is_refused(service: Any, length: str) -> None:
     assert first.split()[1].startswith(b"4"), first
 
 
-def test_a_client_that_leaves_frees_its_place(service: Any) -> None:
+def test_a_client_that_leaves_in_the_middle_of_its_upload_frees_its_place(service: Any) -> None:
     for _ in range(200):
         with connected(service) as peer:
             peer.sendall(head(service, 100_000) + b"--x\r\n")
     assert service.client.post("/analyze", files={"image": originals()["png"]}).status_code == 200
-    figures = service.client.get("/metrics").text
-    assert 'face_pending{pool="inference"} 0.0' in figures
+    assert figure(service, 'face_pending{pool="inference"}') == 0
+
+
+def test_a_client_that_leaves_while_it_waits_frees_its_place(service: Any, group_picture: Path) -> None:
+    """Whoever is gone is passed over."""
+    content = multipart((FILE, group_picture.read_bytes()))
+    embedded = figure(service, 'face_stage_seconds_count{stage="embed"}')
+    peers = [connected(service) for _ in range(60)]
+    for peer in peers:
+        peer.sendall(head(service, len(content)) + content)
+    for peer in peers:
+        peer.close()
+    answer = service.client.post("/analyze", files={"image": group_picture.read_bytes()})
+    assert answer.status_code == 200
+    deadline = time.monotonic() + 60
+    while figure(service, 'face_pending{pool="inference"}') > 0:
+        assert time.monotonic() < deadline, "places stay taken"
+        time.sleep(0.05)
+    assert figure(service, 'face_stage_seconds_count{stage="embed"}') - embedded < len(peers) / 2
+    assert "the client left" in service.log.read_text()
+
+
+def figure(service: Any, name: str) -> float:
+    """One number of ``/metrics``."""
+    lines = service.client.get("/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
 def connected(service: Any) -> socket.socket:
