@@ -1,11 +1,14 @@
 """What DeepFace itself answers. Runs in an environment of its own that has DeepFace; imports nothing of this project.
 
 python benchmarks/deepface_peer.py crops tests/runtime/deepface_crops.npz
+python benchmarks/deepface_peer.py boxes PICTURE... tests/runtime/deepface_boxes.json
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -56,6 +59,23 @@ def write_crops(output: Path) -> None:
     )
 
 
+def write_boxes(pictures: Sequence[Path], output: Path) -> None:
+    """Faces by the backend ``opencv``: ``{file name: [[x, y, w, h, right eye or null, left eye or null]]}``."""
+    found = {}
+    for path in pictures:
+        faces = detection.detect_faces("opencv", cv2.imread(str(path)), align=True)
+        areas = [face.facial_area for face in faces]
+        found[path.name] = sorted(
+            [*(int(v) for v in (area.x, area.y, area.w, area.h)), _eye(area.right_eye), _eye(area.left_eye)]
+            for area in areas
+        )
+    output.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items()) + "\n}\n")
+
+
+def _eye(point: tuple[int, int] | None) -> list[int] | None:
+    return None if point is None else [int(value) for value in point]
+
+
 def main() -> None:
     """Run one command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -63,6 +83,10 @@ def main() -> None:
     crops = commands.add_parser("crops", help="crops for tests/runtime")
     crops.add_argument("output", type=Path)
     crops.set_defaults(run=lambda options: write_crops(options.output))
+    boxes = commands.add_parser("boxes", help="boxes and eyes for tests/runtime")
+    boxes.add_argument("pictures", type=Path, nargs="+")
+    boxes.add_argument("output", type=Path)
+    boxes.set_defaults(run=lambda options: write_boxes(options.pictures, options.output))
     options = parser.parse_args()
     options.run(options)
 

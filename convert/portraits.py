@@ -160,6 +160,4 @@ def _trimmed(image: ImageArray, face: Detections, person: str, source: str) -> P
     x, y, width, height = face.boxes[0]
     left, top = max(int(x - width), 0), max(int(y - height), 0)
     cut = image[top : int(y + 2 * height) + 1, left : int(x + 2 * width) + 1].copy()
-    shift = np.array([left, top], np.float32)
-    boxes = face.boxes - np.concatenate([shift, [0, 0]]).astype(np.float32)
-    return Portrait(cut, Detections(boxes, face.landmarks - shift, face.scores), person, source)
+    return Portrait(cut, face.moved(-left, -top), person, source)

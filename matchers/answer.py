@@ -33,6 +33,8 @@ def analyze_answer(
 
     ``faces`` stand in the order of detection, largest score first. Each has:
 
+    - ``landmarks``: five points, [x, y] each, in pixels; those that the detector does not give are left out, so that
+      ``haar`` gives both eyes or none.
     - ``person``: who the nearest enrolled face is when it is at most ``threshold`` away, otherwise null. PKL decides
       wherever it was searched (it is the trusted store until cut-over), pgvector in ``pgvector_only``.
     - ``distance``: cosine distance of that nearest face, null when the domain holds none.
@@ -107,9 +109,10 @@ def _seen(analysis: Analysis, people: Sequence[str | None]) -> list[Seen]:
 
 def _detection(analysis: Analysis, index: int) -> dict[str, Any]:
     x, y, width, height = (round(float(value)) for value in analysis.detections.boxes[index])
+    found = analysis.detections.landmarks[index]
     return {
         "box": {"x": x, "y": y, "w": width, "h": height},
-        "landmarks": [[round(float(px), 2), round(float(py), 2)] for px, py in analysis.detections.landmarks[index]],
+        "landmarks": [[round(float(px), 2), round(float(py), 2)] for px, py in found[np.isfinite(found).all(axis=1)]],
         "detection_score": round(float(analysis.detections.scores[index]), 6),
     }
 

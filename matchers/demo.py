@@ -117,5 +117,6 @@ def _demo_faces(engine: FaceEngine) -> tuple[list[GalleryFace] | None, dict[str,
         source = f"{person}/{_PICTURE.name}"
         face = GalleryFace(person, source, digest, analysis.embeddings[index], (x, y, width, height))
         faces.append(face)
-        thumbnails[face.id] = encode(portrait(image, analysis.detections.landmarks[index]))
+        found = analysis.detections
+        thumbnails[face.id] = encode(portrait(image, found.boxes[index], found.landmarks[index]))
     return faces, thumbnails

@@ -106,7 +106,7 @@ def examine(engine: FaceEngine, file: str, data: bytes, allow: Collection[str] =
         message = f"{count} faces were found. Send a picture that shows this person only, or cut the face out."
         return Refused(file, Remark("several_faces", message))
     box, landmarks = found.detections.boxes[0], found.detections.landmarks[0]
-    crop = portrait(image, landmarks)
+    crop = portrait(image, box, landmarks)
     quality = measure(crop, box, landmarks)
     for code, message in quality.faults().items():
         if code not in allow:

@@ -206,7 +206,8 @@ class _FaceReader:
         face = GalleryFace(picture.person, picture.source, digest, analysis.embeddings[0], (x, y, width, height))
         thumbnails = {}
         if self.thumbnails is not None:
-            thumbnails[face.id] = encode(portrait(image, analysis.detections.landmarks[0]))
+            found = analysis.detections
+            thumbnails[face.id] = encode(portrait(image, found.boxes[0], found.landmarks[0]))
         return _Reading(picture.source, "embedded", (face,), thumbnails=thumbnails)
 
     def _copied(self, faces: Iterable[GalleryFace], copies: Iterable[GalleryFace]) -> dict[str, bytes]:

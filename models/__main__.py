@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from models.builtin import BUILT_IN
 from models.card import ModelCard, load_card
 from models.catalog import load_catalog
 from models.errors import CardError, ModelError
@@ -92,10 +93,10 @@ def _list(options: argparse.Namespace, folder: Path) -> int:
 
 
 def list_models(folder: Path) -> list[dict[str, Any]]:
-    """One row for each catalog entry, then one for each other model file of ``folder``, ready for JSON.
+    """One row for each catalog entry, each built-in model, and each other model file of ``folder``, ready for JSON.
 
-    ``state`` is ``yes``, ``no``, ``damaged`` or ``unverified`` (no sha256 beside it); ``bytes`` is None and
-    ``threshold`` the catalog's when it is not here.
+    ``state`` is ``yes``, ``no``, ``damaged``, ``unverified`` (no sha256 beside it) or ``built in`` (a library ships it,
+    there is no file); ``bytes`` is None and ``threshold`` the catalog's when it is not here.
     """
     rows = []
     store = ModelStore(folder)
@@ -117,6 +118,20 @@ def list_models(folder: Path) -> list[dict[str, Any]]:
                 "path": str(path),
             }
         )
+    rows += [
+        {
+            "name": card.name,
+            "role": "detector",
+            "state": "built in",
+            "bytes": None,
+            "threshold": card.threshold,
+            "packs": [],
+            "licence": card.licence,
+            "about": card.notes,
+            "path": "",
+        }
+        for card in BUILT_IN.values()
+    ]
     for name in sorted(set(store.names()) - {Path(entry.file).stem for entry in entries}):
         path = store.path(name)
         card = _card_or_none(path)
@@ -137,13 +152,13 @@ def list_models(folder: Path) -> list[dict[str, Any]]:
 
 
 def _show(options: argparse.Namespace, folder: Path) -> int:
-    path = ModelStore(folder).resolve(options.file)
-    card = load_card(path)
-    inputs, outputs = signature(path)
+    path = None if options.file in BUILT_IN else ModelStore(folder).resolve(options.file)
+    card = load_card(path) if path else BUILT_IN[options.file]
+    inputs, outputs = signature(path) if path else ([], [])
     answer = {
-        "path": str(path),
-        "bytes": path.stat().st_size,
-        "sha256": file_sha256(path),
+        "path": str(path or ""),
+        "bytes": path.stat().st_size if path else None,
+        "sha256": file_sha256(path) if path else "",
         "inputs": inputs,
         "outputs": outputs,
         "card": asdict(card),
@@ -154,7 +169,7 @@ def _show(options: argparse.Namespace, folder: Path) -> int:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("file", f"{path} ({_size(path.stat().st_size)})")
+    table.add_row("file", f"{path} ({_size(path.stat().st_size)})" if path else "built in")
     table.add_row("sha256", str(answer["sha256"]))
     for title, values in (("input", inputs), ("output", outputs)):
         for value in values:

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
-from models.card import load_card
-from models.errors import ModelError
+from models.builtin import BUILT_IN
+from models.card import ModelCard, Task, load_card
+from models.errors import CardError, ModelError
 
 SIDECAR_SUFFIX = ".sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that a setting names.
+
+    Attributes:
+        card: its contract.
+        path: its file; None for one that a library ships inside itself.
+    """
+
+    card: ModelCard
+    path: Path | None
 
 
 class ModelStore:
@@ -25,6 +40,23 @@ class ModelStore:
         """Names of the models present, sorted."""
         return sorted(path.stem for path in self.folder.glob("*.onnx") if not path.name.startswith("."))
 
+    def find(self, reference: str, task: Task) -> Model:
+        """The model for ``task`` that ``reference`` means: what :meth:`resolve` takes, or a built-in one's name.
+
+        Raises:
+            ModelError: there is no such model.
+            CardError: it has no valid card, or is for another task.
+        """
+        if reference in BUILT_IN:
+            found = Model(BUILT_IN[reference], None)
+        else:
+            path = self.resolve(reference)
+            found = Model(load_card(path), path)
+        if found.card.task != task:
+            setting = {"detection": "DETECTOR", "embedding": "EMBEDDER"}[task]
+            raise CardError(f"{reference} is a model for {found.card.task}; {setting} needs one for {task}.")
+        return found
+
     def resolve(self, reference: str) -> Path:
         """The model file that ``reference`` means: a name in this folder, or a path to an ``.onnx`` file.
 
@@ -32,6 +64,10 @@ class ModelStore:
             ModelError: there is no such file.
             CardError: the file carries no valid model card.
         """
+        if reference in BUILT_IN:
+            raise ModelError(
+                f"The model {reference!r} has no file: it is built in. DETECTOR={reference} works as it is."
+            )
         is_path = reference.endswith(".onnx") or "/" in reference or "\\" in reference
         path = Path(reference).expanduser() if is_path else self.path(reference)
         if path.is_dir():

@@ -8,7 +8,7 @@ from typing import Any
 
 from models.card import ModelCard, load_card
 from models.errors import ModelError
-from models.store import file_sha256, is_intact, recorded_sha256
+from models.store import Model, file_sha256, is_intact, recorded_sha256
 
 MIN_COSINE = 0.97
 """Below this not even a quantised network counts as the same (fp32 repairs are held to 0.99999 when written)."""
@@ -47,6 +47,11 @@ def verify_model(path: Path) -> list[str]:
     if cosine is not None and cosine < MIN_COSINE:
         problems.append(f"It differs from its source: cosine {cosine:.7f}, {MIN_COSINE} is needed.")
     return problems
+
+
+def verify_found(model: Model) -> list[str]:
+    """What is wrong with a model that a setting names, one sentence each; a built-in one is part of its library."""
+    return [] if model.path is None else verify_model(model.path)
 
 
 def fit_problems(card: ModelCard, inputs: Values, outputs: Values) -> list[str]:

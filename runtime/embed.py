@@ -40,7 +40,8 @@ class Embedder:
             (n, h, w, 3) BGR, 0 to 255; uint8 for the alignment ``similarity``, float32 for ``deepface``.
         """
         if self.card.alignment == "deepface":
-            return align_deepface(image, found.boxes, found.landmarks, self.card.input_size)
+            areas = found.boxes if found.areas is None else found.areas
+            return align_deepface(image, areas, found.landmarks, self.card.input_size)
         return align_similarity(image, found.landmarks, self.card.input_size, self.card.template_shift)
 
     def embed(self, crops: Crops) -> FloatArray:

@@ -6,10 +6,11 @@ import itertools
 import time
 
 from models.card import ModelCard
+from models.errors import CardError, ModelError
 from models.settings import Settings
 from models.store import ModelStore
 from runtime.decode import Limits, decode
-from runtime.detectors import Detector, open_detector
+from runtime.detectors import EYES_AT_MOST, Detector, open_built_in, open_detector
 from runtime.embed import Embedder
 from runtime.faces import Analysis, ImageArray
 from runtime.providers import SessionOptions, choose_provider
@@ -79,11 +80,30 @@ def open_engine(settings: Settings) -> FaceEngine:
         ProviderError: the provider that was asked for cannot be loaded; the message says what to install.
     """
     store = ModelStore(settings.models_path)
-    detector_path, embedder_path = store.resolve(settings.detector), store.resolve(settings.embedder)
+    detector, embedder = store.find(settings.detector, "detection"), store.find(settings.embedder, "embedding")
+    check_pair(detector.card, embedder.card)
+    if embedder.path is None:
+        raise ModelError(f"The embedder {settings.embedder!r} has no file.")
     options = SessionOptions()
-    provider = choose_provider(settings.execution_provider, embedder_path, options)
+    provider = choose_provider(settings.execution_provider, embedder.path, options)
     sessions = Sessions()
     return FaceEngine(
-        open_detector(sessions.open(detector_path, provider, options)),
-        Embedder(sessions.open(embedder_path, provider, options)),
+        open_built_in(detector.card)
+        if detector.path is None
+        else open_detector(sessions.open(detector.path, provider, options)),
+        Embedder(sessions.open(embedder.path, provider, options)),
     )
+
+
+def check_pair(detector: ModelCard, embedder: ModelCard) -> None:
+    """Whether the detector gives what the embedder's alignment needs.
+
+    Raises:
+        CardError: it does not; the message says which to take instead.
+    """
+    if embedder.alignment == "similarity" and detector.family in EYES_AT_MOST:
+        raise CardError(
+            f"The detector {detector.name} finds eyes at most, but the embedder {embedder.name} takes faces that are "
+            f"aligned by five landmarks. Set DETECTOR=retinaface, or an EMBEDDER that is aligned as DeepFace does it: "
+            "`python -m convert export` and `python -m convert adopt --preset deepface-arcface` make one."
+        )

@@ -19,20 +19,31 @@ class Detections:
     Attributes:
         boxes: (n, 4) float32, pixels: x, y, width, height.
         landmarks: (n, 5, 2) float32, pixels, x then y; order: the eye on the picture's left, the eye on its right,
-            nose, the mouth corner on the picture's left, the mouth corner on its right.
+            nose, the mouth corner on the picture's left, the mouth corner on its right. NaN for a point that was not
+            found (the detector `haar` finds eyes at most).
         scores: (n,) float32, 0 to 1.
+        areas: (n, 4) float32, pixels: what the alignment `deepface` cuts out, where that is more than the box since
+            it reaches beyond the picture's edges; None: the boxes.
     """
 
     boxes: FloatArray
     landmarks: FloatArray
     scores: FloatArray
+    areas: FloatArray | None = None
 
     def __len__(self) -> int:
         return int(self.scores.shape[0])
 
     def take(self, indices: npt.NDArray[np.intp]) -> Detections:
         """The faces at ``indices``, in that order."""
-        return Detections(self.boxes[indices], self.landmarks[indices], self.scores[indices])
+        areas = None if self.areas is None else self.areas[indices]
+        return Detections(self.boxes[indices], self.landmarks[indices], self.scores[indices], areas)
+
+    def moved(self, x: float, y: float) -> Detections:
+        """The same faces in a picture whose origin lies ``x`` and ``y`` pixels further left and up."""
+        shift = np.array([x, y, 0, 0], np.float32)
+        areas = None if self.areas is None else self.areas + shift
+        return Detections(self.boxes + shift, self.landmarks + shift[:2], self.scores, areas)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -36,6 +36,8 @@ SHARPNESS_REFUSED, SHARPNESS_POOR = 0.03, 0.06
 # profile.
 TURN_REFUSED, TURN_POOR = 0.6, 0.35
 ROLL_POOR = 45.0
+# Where landmarks lie in a box of the detector `haar`, in parts of its sides: medians of 59 faces of the same pictures.
+_IN_BOX = np.array([[0.31, 0.39], [0.68, 0.38], [0.49, 0.62], [0.34, 0.76], [0.66, 0.75]])
 # Eyes, nose and mouth on the 112 x 112 template: what lies around may be background or beyond the picture's edge.
 _ROWS, _COLUMNS = slice(44, 100), slice(32, 80)
 
@@ -84,13 +86,16 @@ class Quality:
         return found
 
 
-def portrait(image: ImageArray, landmarks: FloatArray) -> ImageArray:
-    """The face upright in a crop of (112, 112, 3) uint8, channels as in ``image``.
+def portrait(image: ImageArray, box: FloatArray, landmarks: FloatArray) -> ImageArray:
+    """The face in a crop of (112, 112, 3) uint8, channels as in ``image``; upright where its landmarks are known.
 
     Args:
         image: (h, w, 3) uint8.
-        landmarks: (5, 2) float32, pixels.
+        box: (4,) float32, pixels: x, y, width, height; all that counts unless all landmarks are known.
+        landmarks: (5, 2) float32, pixels; NaN where not found.
     """
+    if not np.isfinite(landmarks).all():
+        landmarks = np.asarray(box[:2] + _IN_BOX * box[2:], np.float32)
     return np.asarray(align_similarity(image, landmarks[None], (CROP, CROP))[0], np.uint8)
 
 
@@ -100,7 +105,7 @@ def measure(crop: ImageArray, box: FloatArray, landmarks: FloatArray) -> Quality
     Args:
         crop: what :func:`portrait` cut out, BGR.
         box: (4,) float32, pixels of the picture: x, y, width, height.
-        landmarks: (5, 2) float32, pixels of the picture.
+        landmarks: (5, 2) float32, pixels of the picture; NaN where not found, and what they would tell is not judged.
     """
     grey = cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)[_ROWS, _COLUMNS]
     contrast = max(float(grey.var()), 1.0)

@@ -84,10 +84,7 @@ def find_subject(engine: FaceEngine, image: ImageArray) -> tuple[Detections, boo
         return found.take(_most_central(found, image)), False
     left, top = round(image.shape[1] * BORDER), round(image.shape[0] * BORDER)
     framed = cv2.copyMakeBorder(image, top, top, left, left, cv2.BORDER_CONSTANT)
-    found = engine.detector.detect(np.asarray(framed, np.uint8))
-    shift = np.array([left, top], np.float32)
-    boxes = found.boxes - np.concatenate([shift, [0, 0]]).astype(np.float32)
-    found = Detections(boxes, found.landmarks - shift, found.scores)
+    found = engine.detector.detect(np.asarray(framed, np.uint8)).moved(-left, -top)
     return found.take(_most_central(found, image)), True
 
 

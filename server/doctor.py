@@ -11,10 +11,11 @@ from typing import Literal
 
 from matchers.errors import MatcherError
 from matchers.service import Stores, open_stores
+from models.card import Task
 from models.errors import ModelError
 from models.settings import Settings
 from models.store import ModelStore
-from models.verify import verify_model
+from models.verify import verify_found
 from runtime.engine import FaceEngine, open_engine
 from runtime.errors import RuntimeFault
 from server.tokens import TokenFileError, tokens_asked_for
@@ -45,7 +46,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     try:
         engine = open_engine(settings)
     except (ModelError, RuntimeFault) as error:
-        yield Finding("execution provider", "problem", str(error))
+        yield Finding("models" if isinstance(error, ModelError) else "execution provider", "problem", str(error))
         return
     yield _provider(engine, settings)
     with open_stores(settings, engine.embedder_card, engine.detector_card.name) as stores:
@@ -99,18 +100,24 @@ def _tokens(settings: Settings) -> Finding:
 
 def _models(settings: Settings) -> Iterator[Finding]:
     store = ModelStore(settings.models_path)
-    for role, reference in (("detector", settings.detector), ("embedder", settings.embedder)):
+    roles: tuple[tuple[str, str, Task], ...] = (
+        ("detector", settings.detector, "detection"),
+        ("embedder", settings.embedder, "embedding"),
+    )
+    for role, reference, task in roles:
         part = f"{role} {reference}"
         try:
-            path = store.resolve(reference)
+            model = store.find(reference, task)
         except ModelError as error:
             yield Finding(part, "problem", str(error))
             continue
-        problems = verify_model(path)
+        problems = verify_found(model)
         if problems:
             yield Finding(part, "problem", "; ".join(problems) + ". `python -m convert fetch --force` makes it anew.")
         else:
-            yield Finding(part, "ok", f"{path} is intact")
+            yield Finding(
+                part, "ok", f"built in: {model.card.origin}" if model.path is None else f"{model.path} is intact"
+            )
 
 
 def _provider(engine: FaceEngine, settings: Settings) -> Finding:

@@ -14,7 +14,6 @@ from rich.progress import Progress as Bars
 
 from matchers.errors import MatcherError
 from matchers.service import Stores, open_stores
-from models.card import load_card
 from models.settings import Settings
 from models.store import ModelStore
 from runtime.engine import FaceEngine, open_engine
@@ -68,8 +67,8 @@ def opened(settings: Settings) -> Iterator[tuple[FaceEngine, Stores]]:
 def opened_stores(settings: Settings) -> Iterator[Stores]:
     """The stores alone, for commands that look at no picture."""
     models = ModelStore(settings.models_path)
-    embedder, detector = (load_card(models.resolve(name)) for name in (settings.embedder, settings.detector))
-    with open_stores(settings, embedder, detector.name) as stores:
+    embedder, detector = models.find(settings.embedder, "embedding"), models.find(settings.detector, "detection")
+    with open_stores(settings, embedder.card, detector.card.name) as stores:
         yield stores
 
 

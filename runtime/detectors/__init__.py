@@ -7,6 +7,7 @@ from typing import Protocol
 
 from models.card import ModelCard
 from models.errors import CardError
+from runtime.detectors.haar import Haar
 from runtime.detectors.insightface import InsightFaceDetector
 from runtime.detectors.retinaface import RetinaFace
 from runtime.detectors.yunet import YuNet
@@ -33,6 +34,20 @@ _FAMILIES: dict[str, Callable[[SharedSession], Detector]] = {
     "scrfd": InsightFaceDetector,
     "insightface-retinaface": InsightFaceDetector,
 }
+
+_BUILT_IN: dict[str, Callable[[ModelCard], Detector]] = {"haar": Haar}
+
+EYES_AT_MOST = frozenset({"haar"})
+"""Families that find eyes at most: not enough for the alignment `similarity`."""
+
+
+def open_built_in(card: ModelCard) -> Detector:
+    """The detector of a card of :data:`models.builtin.BUILT_IN`.
+
+    Raises:
+        ModelError: the library that ships it lacks it.
+    """
+    return _BUILT_IN[card.family](card)
 
 
 def open_detector(session: SharedSession) -> Detector:

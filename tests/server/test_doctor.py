@@ -41,6 +41,14 @@ def test_a_healthy_machine_has_nothing_to_report(doctor: Any) -> None:
     assert set(found) >= {"data folder", "disk", "tokens", "detector retinaface", "embedder sface", "PostgreSQL"}
 
 
+def test_a_detector_without_landmarks_for_an_embedder_that_needs_them_is_found(doctor: Any) -> None:
+    status, found = doctor(DETECTOR="haar")
+    assert found["detector haar"][0] == "ok"
+    assert "built in" in found["detector haar"][1]
+    assert status == 1
+    assert "DETECTOR=retinaface" in found["models"][1]
+
+
 def test_a_missing_model_is_named_with_the_command_that_gets_it(doctor: Any, tmp_path: Path) -> None:
     status, found = doctor(MODELS_DIR=str(tmp_path / "none"))
     assert status == 1
