@@ -35,10 +35,12 @@ _COPY = 1 / 12
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """Something to know about a picture: a code for programs, a sentence for people."""
+    """Something to know about a picture: a code for programs, a sentence for people. ``person``: whom it is about, when
+    that is somebody else."""
 
     code: str
     message: str
+    person: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -216,10 +218,10 @@ def _against_others(
             f"The face looks like {stranger.person} (distance {stranger.distance:.2f}, the same person up to "
             f"{threshold:g}). Check the name; if these are two people, allow it."
         )
-        return [Remark("lookalike", message)]
+        return [Remark("lookalike", message, stranger.person)]
     if stranger.distance <= threshold:
         message = f"The face also looks like {stranger.person} (distance {stranger.distance:.2f})."
-        return [Remark("also_like", message)]
+        return [Remark("also_like", message, stranger.person)]
     return []
 
 

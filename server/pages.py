@@ -71,7 +71,9 @@ def _language(request: Request, languages: Languages) -> Language:
 
 PAGES = (
     Route("/", page),
+    Route("/agreement", page),
     Route("/docs", page),
+    Route("/galleries", page),
     Route("/static/{version}/{path:path}", static),
     Route("/demo.jpg", demo),
 )

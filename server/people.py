@@ -35,7 +35,7 @@ async def people(request: Request) -> Response:
         "domain": domain,
         "total": len(names),
         "unavailable": everybody.unavailable,
-        "people": [_summary(name, everybody.people[name]) for name in names[offset : offset + limit]],
+        "people": [_summary(backend, everybody, name) for name in names[offset : offset + limit]],
     }
     return JSONResponse(body)
 
@@ -163,8 +163,16 @@ def _number(request: Request, name: str, default: int, most: int) -> int:
     return int(text)
 
 
-def _summary(name: str, faces: tuple[KnownFace, ...]) -> dict[str, Any]:
-    return {"person": name, "faces": len(faces), "face_ids": [face.entry.id for face in faces[:_FIRST_FACES]]}
+def _summary(backend: Backend, everybody: Census, name: str) -> dict[str, Any]:
+    faces = everybody.people[name]
+    first = faces[:_FIRST_FACES]
+    shown = next((face.entry.id for face in first if _has_thumbnail(backend, everybody, face)), None)
+    return {
+        "person": name,
+        "faces": len(faces),
+        "face_ids": [face.entry.id for face in first],
+        "thumbnail": shown,
+    }
 
 
 def _person_body(backend: Backend, everybody: Census, person: str) -> dict[str, Any]:
@@ -190,7 +198,8 @@ def _face(entry: Entry) -> dict[str, Any]:
 
 
 def _remark(remark: Remark) -> dict[str, str]:
-    return {"code": remark.code, "message": remark.message}
+    about = {} if remark.person is None else {"person": remark.person}
+    return {"code": remark.code, "message": remark.message, **about}
 
 
 def _refusal(refused: Refused) -> dict[str, str]:

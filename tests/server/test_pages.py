@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-PAGES = ["/", "/docs", "/status"]
+PAGES = ["/", "/agreement", "/docs", "/galleries", "/status"]
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 

@@ -101,6 +101,7 @@ def test_the_list_is_sorted_searched_and_cut(service: httpx.Client, portraits: l
     body = checked(service.get(FACES), "People")
     assert [row["person"] for row in body["people"]] == ["Ana", "ana-2", "bob", "Željko"]
     assert all(row["faces"] == len(row["face_ids"]) == 1 for row in body["people"])
+    assert all(row["thumbnail"] == row["face_ids"][0] for row in body["people"])
     found = checked(service.get(FACES, params={"search": "zel"}), "People")
     assert (found["total"], found["people"][0]["person"]) == (1, "Željko")
     part = service.get(FACES, params={"limit": 2, "offset": 1}).json()
@@ -154,6 +155,7 @@ def test_copies_and_other_peoples_faces_are_refused_unless_allowed(
     (lookalike,) = enrol(service, "eve", portraits[0], status=422)
     assert lookalike["code"] == "lookalike"
     assert "amy" in lookalike["message"]
+    assert lookalike["person"] == "amy"
     twin = enrol(service, "eve", portraits[0], allow="lookalike,duplicate")
     assert [warning["code"] for warning in twin["enrolled"][0]["warnings"]] == ["lookalike"]
     odd = enrol(service, "amy", portraits[1], status=200)
