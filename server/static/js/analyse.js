@@ -82,7 +82,7 @@ function workbench(take, draw) {
     "div",
     { class: "stack" },
     h("h1", { class: "hidden-text" }, _("Who is in this picture?")),
-    h("div", { class: "bench-bar" }, domainField(), h("div", { class: "row" }, pickButton(_("Choose pictures"), take, { primary: true }), cameraButton(take), h("button", { class: "button quiet", type: "button", onclick: clear }, icon("trash"), _("Clear")))),
+    h("div", { class: "bench-bar" }, domainField(), h("div", { class: "row" }, pickButton(_("Choose pictures"), take, { primary: true }), cameraButton(take), h("button", { class: "button quiet", type: "button", onclick: clear }, icon("trash"), h("span", { class: "narrow-hidden" }, _("Clear"))))),
     strip(draw),
     shownResult(chosen),
   );

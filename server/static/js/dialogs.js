@@ -59,6 +59,7 @@ export function asked(title, label, { value = "", action, hint = "", check = () 
       event.preventDefault();
       const wrong = check(input.value.trim());
       said.textContent = wrong || hint;
+      input.setAttribute("aria-invalid", String(wrong !== ""));
       if (!wrong && input.value.trim()) dialog.close(input.value.trim());
     });
     const dialog = openDialog(title, form, { onclose: (text) => resolve(text || null) });

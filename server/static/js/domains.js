@@ -45,6 +45,16 @@ export function currentDomain() {
   return names.includes(facts.domain) || names.length === 0 ? facts.domain : names[0];
 }
 
+// How a domain is searched, in words.
+export function modeName(mode) {
+  const names = { pkl_only: _("PKL only"), pgvector_only: _("pgvector only"), dual: _("both stores") };
+  return names[mode] ?? mode;
+}
+
+export function modeBadge(mode) {
+  return h("span", { class: mode === "dual" ? "badge good" : "badge" }, modeName(mode));
+}
+
 // A labelled chooser; `choose` gets the name.
 export function domainChooser(choose) {
   const id = freshId("domain");

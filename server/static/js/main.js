@@ -6,6 +6,7 @@ import { forgetDomains } from "./domains.js";
 import { h, replace } from "./dom.js";
 import { explain, problem } from "./errors.js";
 import { facts } from "./facts.js";
+import { galleriesView } from "./galleries.js";
 import { changeLanguage, gettext as _, languageCode, loadMessages } from "./i18n.js";
 import { icon } from "./icons.js";
 import { refresh, startRouter } from "./router.js";
@@ -13,10 +14,11 @@ import { askForToken, may, signedIn, signOut, startSession } from "./session.js"
 import { statusView } from "./status.js";
 import { toast } from "./toast.js";
 
-const VIEWS = { "/": analyseView, "/status": statusView, "/docs": docsView };
+const VIEWS = { "/": analyseView, "/galleries": galleriesView, "/status": statusView, "/docs": docsView };
 
 const tabs = [
   { path: "/", icon: "analyse", label: () => _("Analyse") },
+  { path: "/galleries", icon: "people", label: () => _("Galleries") },
   { path: "/status", icon: "status", label: () => _("Status"), right: "admin" },
   { path: "/docs", icon: "docs", label: () => _("API") },
 ];

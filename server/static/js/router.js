@@ -30,6 +30,7 @@ export function go(address) {
 // Changes the query of the address, without a new view. Null takes a parameter away.
 export function setQuery(values) {
   history.replaceState(null, "", location.pathname + queryWith(values));
+  shown(location.pathname);
 }
 
 // The query of the address with other values, starting with "?" unless it is empty.

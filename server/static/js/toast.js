@@ -22,16 +22,16 @@ export function toast(text) {
 }
 
 // Does `act` after some seconds, or at once when the page is left; `undo` is called instead when the button is pressed.
-// `act` gets `{keepalive}` for its request.
+// `act` gets `{keepalive}` for its request. What is returned can `finish({keepalive})` before.
 export function undoable(text, act, undo) {
   const button = h("button", { class: "button slim", type: "button" }, _("Undo"));
   const shown = show(h("p", {}, text), button);
   const task = {
     finish(options) {
-      if (!pending.delete(task)) return;
+      if (!pending.delete(task)) return undefined;
       clearTimeout(timer);
       shown.remove();
-      act(options);
+      return act(options);
     },
   };
   const timer = setTimeout(() => task.finish({ keepalive: false }), UNDO_MS);
@@ -42,6 +42,7 @@ export function undoable(text, act, undo) {
     shown.remove();
     undo();
   });
+  return task;
 }
 
 addEventListener("pagehide", () => pending.forEach((task) => task.finish({ keepalive: true })));
