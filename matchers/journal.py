@@ -214,6 +214,9 @@ class DomainWriter:
 
     def _finish(self, intents: Sequence[tuple[Path, Intent]]) -> Written:
         """Bring pgvector to what the intents say, and forget them; keep them for later when it does not answer."""
+        if any(intent.erase for _, intent in intents):
+            # Reports of jobs name pictures, and so people.
+            self.stores.jobs.forget(self.domain)
         if not self.pgvector_error:
             self.pgvector_error = self._bring_pgvector([intent for _, intent in intents])
         if self.pgvector_error:

@@ -11,6 +11,7 @@ from pathlib import Path
 from matchers.embedded import EmbeddedPostgres
 from matchers.errors import StoreUnavailable
 from matchers.gallery import PklStore
+from matchers.jobs import JobFolder
 from matchers.pgvector import PgvectorStore
 from matchers.thumbnails import Thumbnails
 from models.card import ModelCard
@@ -42,6 +43,11 @@ class Stores:
     def journal(self) -> Path:
         """Folder of unfinished changes, see ``matchers.journal``."""
         return self.data_dir / "journal"
+
+    @property
+    def jobs(self) -> JobFolder:
+        """Long work that runs, and reports of what has ended."""
+        return JobFolder(self.data_dir / "jobs")
 
     @property
     def thumbnails(self) -> Thumbnails:

@@ -143,7 +143,7 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         languages=languages,
         pages=Pages(languages),
         keep_thumbnails=settings.keep_thumbnails,
-        jobs=Jobs(settings.data_dir / "jobs"),
+        jobs=Jobs(stores.jobs),
         images_dir=settings.images_dir,
         preferences=open_preferences(settings),
         **changeable(settings, engine),

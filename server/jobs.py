@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from matchers.folder import FolderError
@@ -25,9 +24,9 @@ class _Stopped(Exception):
 class Jobs:
     """Does long work in threads of its own. Thread-safe."""
 
-    def __init__(self, root: Path) -> None:
-        """``root``: folder of the jobs' states, shared by all workers."""
-        self.folder = JobFolder(root)
+    def __init__(self, folder: JobFolder) -> None:
+        """``folder``: the jobs' states, shared by all workers."""
+        self.folder = folder
         self._executor = ThreadPoolExecutor(_THREADS, "job")
         self._stopping = threading.Event()
 

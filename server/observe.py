@@ -16,6 +16,7 @@ from server.errors import api_error
 logger = logging.getLogger("server.requests")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_PERSON = re.compile(r"(/people/)[^/]+")
 _SECURITY = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
@@ -65,8 +66,9 @@ class Observe:
 
 
 def _log(scope: Scope, request_id: str, status: int, milliseconds: float) -> None:
-    """One line; the query stays out of it, and so does everything that the client sent as a body."""
+    """One line; people's names and the query stay out of it, and so does everything that the client sent as a body."""
     path = scope.get("raw_path", scope["path"].encode()).decode("ascii", "backslashreplace")
+    path = _PERSON.sub(r"\1-", path)
     state = scope.get("state", {})
     noted = {name: state[name] for name in ("mode", "caller", "faces") if name in state}
     fields = {
