@@ -1,4 +1,4 @@
-"""Whoever is deleted is gone: the bytes of everything under ``DATA_DIR`` are searched, PostgreSQL's files among them."""
+"""Whoever is deleted is gone: the bytes of all that lies under ``DATA_DIR`` are searched, PostgreSQL's files too."""
 
 from __future__ import annotations
 
