@@ -135,6 +135,7 @@ def repair(stores: Stores, domain: str, direction: Direction, *, dry_run: bool =
                 writer.write_pkl([face for source in sources for face in origin.get(source, ())], sources)
             else:
                 _fill_pgvector(pgvector, domain, origin, sources)
+                writer.forget(sources)
     copied = tuple(source for source in sources if source in origin)
     removed = tuple(source for source in sources if source not in origin)
     return Repair(domain, direction, dry_run, copied, removed)

@@ -36,6 +36,8 @@ class Outcome:
         pgvector: the same from pgvector; None when it was not asked or failed.
         comparisons: one per face; None unless both answered.
         timing_ms: milliseconds by stage: ``search_pkl``, ``search_pgvector``, ``compare``.
+        compared: both stores were to be searched, whatever came of it.
+        error: why one of them gave no answer, "" when none was missing.
     """
 
     mode: str
@@ -43,6 +45,8 @@ class Outcome:
     pgvector: Results | None
     comparisons: list[Comparison] | None
     timing_ms: dict[str, float]
+    compared: bool = False
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,7 @@ class Searcher:
         try:
             side = self.breaker.call(lambda: self._wait(self._start(query)))
         except StoreUnavailable as failure:
-            return _without_pgvector(query, _ask(self.pkl, query), failure)
+            return _without_pgvector(query, _ask(self.pkl, query), failure, compared=False)
         if side.results is None:
             raise UnknownDomain(f"there is no domain {query.domain!r} in pgvector")
         return Outcome("pgvector_only", None, side.results, None, {"search_pgvector": side.milliseconds})
@@ -130,11 +134,11 @@ class Searcher:
         except StoreUnavailable as failure:
             if not pkl.done():
                 _settle(pkl, self.pkl, query)
-            return _without_pgvector(query, pkl.result(), failure)
+            return _without_pgvector(query, pkl.result(), failure, compared=True)
         unreadable = pkl.exception()
         if isinstance(unreadable, GalleryError) and pgvector.results is not None:
             _log.error("the PKL gallery of domain %s cannot be used, pgvector answers: %s", query.domain, unreadable)
-            return _without_pkl(pgvector)
+            return _without_pkl(pgvector, str(unreadable))
         return _compared(query, pkl.result(), pgvector)
 
     def _start(self, query: _Query) -> Future[_Side]:
@@ -189,15 +193,17 @@ def _ask(store: GalleryStore, query: _Query) -> _Side:
     return _Side(results, _since(start))
 
 
-def _without_pgvector(query: _Query, pkl: _Side, failure: StoreUnavailable) -> Outcome:
+def _without_pgvector(query: _Query, pkl: _Side, failure: StoreUnavailable, *, compared: bool) -> Outcome:
     _log.warning("pgvector search failed in domain %s: %s", query.domain, failure)
     if pkl.results is None:
         raise failure
-    return Outcome(PGVECTOR_FAILED, pkl.results, None, None, {"search_pkl": pkl.milliseconds})
+    timing = {"search_pkl": pkl.milliseconds}
+    return Outcome(PGVECTOR_FAILED, pkl.results, None, None, timing, compared, str(failure))
 
 
-def _without_pkl(pgvector: _Side) -> Outcome:
-    return Outcome(PKL_FAILED, None, pgvector.results, None, {"search_pgvector": pgvector.milliseconds})
+def _without_pkl(pgvector: _Side, why: str) -> Outcome:
+    timing = {"search_pgvector": pgvector.milliseconds}
+    return Outcome(PKL_FAILED, None, pgvector.results, None, timing, True, why)
 
 
 def _compared(query: _Query, pkl: _Side, pgvector: _Side) -> Outcome:
@@ -205,7 +211,7 @@ def _compared(query: _Query, pkl: _Side, pgvector: _Side) -> Outcome:
         raise UnknownDomain(f"there is no domain {query.domain!r}, neither in the PKL galleries nor in pgvector")
     if pkl.results is None:
         _log.warning("there is no PKL gallery of domain %s, pgvector answers", query.domain)
-        return _without_pkl(pgvector)
+        return _without_pkl(pgvector, "there is no PKL gallery of the domain")
     start = time.perf_counter()
     ours = pkl.results
     theirs = pgvector.results if pgvector.results is not None else [[] for _ in ours]
@@ -215,7 +221,7 @@ def _compared(query: _Query, pkl: _Side, pgvector: _Side) -> Outcome:
         "search_pgvector": pgvector.milliseconds,
         "compare": _since(start),
     }
-    return Outcome("dual", ours, theirs, comparisons, timing)
+    return Outcome("dual", ours, theirs, comparisons, timing, compared=True)
 
 
 def _since(start: float) -> float:

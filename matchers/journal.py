@@ -147,6 +147,7 @@ class DomainWriter:
             self._intents.remove([path])
             raise
         self._tidy_thumbnails(sources)
+        self._redact(sources)
         return self._finish_now(path, intent)
 
     def drop(self) -> Written:
@@ -159,6 +160,7 @@ class DomainWriter:
             self._intents.remove([path])
             raise
         self._tidy_thumbnails(None)
+        self._redact(None)
         return self._finish_now(path, intent)
 
     def write_pkl(self, upsert: Sequence[GalleryFace], remove: Iterable[str]) -> None:
@@ -170,6 +172,16 @@ class DomainWriter:
         sources = sorted({*remove, *(face.source for face in upsert)})
         self.stores.pkl.apply(self.domain, upsert, sources)
         self._tidy_thumbnails(sources)
+        self.forget(sources)
+
+    def forget(self, sources: Collection[str]) -> None:
+        """Take those of ``sources`` that the PKL gallery does not hold out of the recorded comparisons.
+
+        Raises:
+            StoreUnavailable: pgvector does not answer, or the disk cannot be written.
+        """
+        self._redact(sources)
+        self._forget(sources, erase=True)
 
     def recover(self) -> None:
         """Finish what is pending, as far as the stores can be reached."""
@@ -179,6 +191,7 @@ class DomainWriter:
                 _log.warning("a writer of domain %s was interrupted; its change is completed", self.domain)
                 self._write_pkl(intent)
                 self._tidy_thumbnails(intent.sources)
+                self._redact(intent.sources)
                 self._intents.replace(path, intent.for_pgvector())
         if left:
             self._finish([(path, intent.for_pgvector()) for path, intent in left])
@@ -205,6 +218,31 @@ class DomainWriter:
         touched = set(sources)
         held = {face.id for face in self.stores.pkl.faces(self.domain) if face.source in touched}
         self.stores.thumbnails.keep_only(self.domain, touched, held)
+
+    def _redact(self, sources: Collection[str] | None) -> None:
+        """Recorded comparisons that are not in PostgreSQL yet shall not name what left the gallery."""
+        if sources is None:
+            self.stores.comparisons.redact(self.domain, None)
+        else:
+            self.stores.comparisons.redact(self.domain, *self._gone(sources))
+
+    def _forget(self, sources: Collection[str] | None, *, erase: bool) -> None:
+        """Nor those in PostgreSQL."""
+        if sources is None:
+            self.stores.comparisons.forget(self.domain, None, erase=erase)
+            return
+        pictures, people = self._gone(sources)
+        if pictures:
+            self.stores.comparisons.forget(self.domain, pictures, people, erase=erase)
+
+    def _gone(self, sources: Collection[str]) -> tuple[list[str], list[str]]:
+        """Those of ``sources`` that the PKL gallery does not hold, and the people who went with them."""
+        held = self.stores.pkl.inventory(self.domain)
+        pictures = sorted(source for source in set(sources) if source not in held)
+        if not pictures:
+            return [], []
+        left = {face.person for face in self.stores.pkl.entries(self.domain)}
+        return pictures, sorted({source.partition("/")[0] for source in pictures} - left)
 
     def _finish_now(self, path: Path, intent: Intent) -> Written:
         written = self._finish([(path, intent)])
@@ -234,6 +272,7 @@ class DomainWriter:
         try:
             for intent in intents:
                 self._write_pgvector(pgvector, intent)
+                self._forget(intent.sources, erase=intent.erase)
             if any(intent.erase for intent in intents):
                 pgvector.purge(self.domain)
         except (StoreUnavailable, GalleryError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,8 @@ from matchers.base import Entry, GalleryFace
 from matchers.errors import PersonExists, StoreUnavailable, UnknownDomain, UnknownFace, UnknownPerson
 from matchers.journal import DomainWriter, Written, writing
 from matchers.service import Stores
+
+_log = logging.getLogger("matchers.people")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,10 @@ def _move(
         picture = thumbnails.read(writer.domain, face.id)
         if picture is not None:
             pictures[copy.id] = picture
+    try:
+        writer.stores.comparisons.rename(writer.domain, name, sources)
+    except StoreUnavailable as error:
+        _log.info("recorded comparisons of domain %s lose a person who is renamed: %s", writer.domain, error)
     return writer.write(moved, old, pictures, erase=True)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from matchers.embedded import EmbeddedPostgres
@@ -13,6 +14,8 @@ from matchers.errors import StoreUnavailable
 from matchers.gallery import PklStore
 from matchers.jobs import JobFolder
 from matchers.pgvector import PgvectorStore
+from matchers.recording.log import ComparisonLog
+from matchers.recording.table import Retention
 from matchers.thumbnails import Thumbnails
 from models.card import ModelCard
 from models.settings import Settings
@@ -28,11 +31,15 @@ class Stores:
         pkl: the PKL galleries, always there.
         pgvector: None when it is switched off, or when it could not be opened at all.
         pgvector_error: why ``pgvector`` is None although it is switched on, otherwise "".
+        retention: how long comparisons are kept.
+        spool_bytes: how much of them may wait on the disk while PostgreSQL is away.
     """
 
     pkl: PklStore
     pgvector: PgvectorStore | None
     pgvector_error: str = ""
+    retention: Retention = field(default_factory=Retention)
+    spool_bytes: int = 64 * 2**20
 
     @property
     def data_dir(self) -> Path:
@@ -48,6 +55,11 @@ class Stores:
     def jobs(self) -> JobFolder:
         """Long work that runs, and reports of what has ended."""
         return JobFolder(self.data_dir / "jobs")
+
+    @property
+    def comparisons(self) -> ComparisonLog:
+        """What the answers of dual mode said."""
+        return ComparisonLog(self.data_dir / "comparisons", self.pgvector, self.retention, self.spool_bytes)
 
     @property
     def thumbnails(self) -> Thumbnails:
@@ -68,17 +80,19 @@ def open_stores(settings: Settings, embedder: ModelCard, detector: str) -> Itera
         detector: name of the detector, part of the gallery files' names.
     """
     pkl = PklStore(settings.data_dir / "galleries", embedder, detector)
+    retention = Retention(settings.comparison_retention_days, settings.comparison_limit)
+    opened = partial(Stores, retention=retention, spool_bytes=settings.comparison_journal_mb * 2**20)
     with ExitStack() as stack:
         if not settings.vector_db_enabled:
-            yield Stores(pkl, None)
+            yield opened(pkl, None)
             return
         try:
             pgvector = _open_pgvector(settings, embedder, stack)
         except StoreUnavailable as error:
             _log.warning("pgvector cannot be opened, PKL serves alone: %s", error)
-            yield Stores(pkl, None, str(error))
+            yield opened(pkl, None, str(error))
         else:
-            yield Stores(pkl, pgvector)
+            yield opened(pkl, pgvector)
 
 
 def _open_pgvector(settings: Settings, embedder: ModelCard, stack: ExitStack) -> PgvectorStore:
