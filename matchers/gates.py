@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from models.settings import Settings
 
@@ -80,6 +80,9 @@ class GateResult:
         return f"{self.name} {figure} ({'at least' if self.at_least else 'at most'} {self.limit:g})"
 
 
+_NOTHING = Figures(comparisons=0, top1_matches=0, overlap=0.0, searches=0, failures=0, differences=None)
+
+
 def gates_of(settings: Settings) -> Gates:
     """The gates that the settings ask for."""
     return Gates(
@@ -102,6 +105,11 @@ def check(gates: Gates, figures: Figures) -> list[GateResult]:
     if gates.in_sync:
         results.append(_at_most("differences", figures.differences, 0))
     return results
+
+
+def not_known(gates: Gates) -> list[GateResult]:
+    """Every gate where nothing could be measured: none holds."""
+    return [replace(result, figure=None, holds=False) for result in check(gates, _NOTHING)]
 
 
 def _at_least(name: str, figure: float, limit: float) -> GateResult:

@@ -253,21 +253,10 @@ class PgvectorStore:
             row[0] for row in self._read(domain, "SELECT source FROM {} WHERE source = ANY(%s)", (list(sources),))
         )
 
-    @contextmanager
-    def connected(self, seconds: float | None = None) -> Iterator[Connection]:
-        """A connection for tables beside the galleries, in autocommit mode; the schema is up to date.
-
-        Args:
-            seconds: None: a connection of the pool, for what takes no longer than the timeout; otherwise one of its
-                own that is cut off after so many seconds.
-        """
-        if seconds is None:
-            with self._connection() as connection:
-                yield connection
-            return
-        self._prepare(time.monotonic() + self._timeout)
-        with self._translated(), self._direct(seconds) as connection:
-            yield connection
+    @property
+    def database(self) -> Database:
+        """Where the galleries lie, for tables beside them."""
+        return self._database
 
     def beside(self, name: str) -> PgvectorStore:
         """Another store in the same database, with a table of its own, for embeddings of the same kind.

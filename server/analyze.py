@@ -54,7 +54,7 @@ async def _analyze(request: Request, backend: Backend) -> tuple[dict[str, Any], 
     domain = domain_name(request.query_params.get("domain") or backend.default_domain)
     caller.enter(domain)
     language = asked_language(request, backend)
-    mode = request.state.mode = backend.mode(domain)
+    mode = request.state.mode = backend.mode_of_request(domain)
     with backend.intake.upload() as incoming:
         data = await read_picture(request, incoming, backend.engine.limits.max_bytes, backend.upload_timeout)
         analysis, outcome = await while_there(request, _recognise(backend, data, domain, mode))
@@ -77,7 +77,9 @@ async def _analyze(request: Request, backend: Backend) -> tuple[dict[str, Any], 
 
 async def _recognise(backend: Backend, data: bytes, domain: str, mode: Mode) -> tuple[Analysis, Outcome]:
     analysis = await backend.inference.run(partial(backend.engine.analyze, data))
+    searched_at = time.time()
     outcome = await backend.searches.run(
         partial(backend.searcher.search, analysis.embeddings, domain, mode, backend.top_k)
     )
+    backend.recorder.record(outcome, domain, backend.threshold(domain), searched_at)
     return analysis, outcome

@@ -12,15 +12,18 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from matchers.audit import AuditLog
 from matchers.breaker import CircuitBreaker
 from matchers.dual import Searcher
 from matchers.languages import Languages
 from matchers.preferences import open_preferences
+from matchers.recording.recorder import Recorder
 from matchers.service import Stores
 from models.settings import Settings
 from runtime.engine import FaceEngine
 from server.analyze import analyze
 from server.backend import Backend, changeable
+from server.comparisons import comparisons
 from server.domains import Domain, domains
 from server.errors import EXPECTED, answer_error
 from server.filling import job_events, show_job, start_sync
@@ -31,20 +34,26 @@ from server.jobs import Jobs
 from server.local import LocalOnly
 from server.mending import list_differences, mend
 from server.metrics import Metrics
+from server.modes import DomainMode, mode_history
 from server.observe import Observe
 from server.pages import PAGES, openapi
 from server.people import Face, Person, people, thumbnail
+from server.recent import Recent
 from server.reload import Reloader, reload
 from server.shell import Pages
 from server.signin import CookieSession, me, session
 from server.status import Inspector, status
+from server.wayback import watch_pgvector
 from server.work import WorkPool
 
 ROUTES = (
     Route("/analyze", analyze, methods=["POST"]),
     Route("/domains", domains),
     Route("/domains/{domain}", Domain),
+    Route("/domains/{domain}/comparisons", comparisons),
     Route("/domains/{domain}/differences", list_differences),
+    Route("/domains/{domain}/mode", DomainMode),
+    Route("/domains/{domain}/mode/history", mode_history),
     Route("/domains/{domain}/people", people),
     Route("/domains/{domain}/people/{person}", Person),
     Route("/domains/{domain}/people/{person}/faces/{face}", Face),
@@ -92,7 +101,13 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         app.state.ready = True
-        work = (app.state.reloader.watch(app), _beat(backend.metrics), heal(backend.stores, backend.writes))
+        backend.recorder.start()
+        work = (
+            app.state.reloader.watch(app),
+            _beat(backend.metrics),
+            heal(backend.stores, backend.writes),
+            watch_pgvector(lambda: app.state.backend),
+        )
         tasks = [asyncio.create_task(one) for one in work]
         try:
             yield
@@ -122,11 +137,15 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         WorkPool("search", _SEARCH_THREADS, _WAITING),
         WorkPool("write", _WRITE_THREADS, _WAITING),
     )
-    searcher = Searcher(stores.pkl, stores.pgvector, CircuitBreaker(), settings.pgvector_timeout)
+    searcher = Searcher(
+        stores.pkl, stores.pgvector, CircuitBreaker(settings.pgvector_failures), settings.pgvector_timeout
+    )
     languages = Languages()
+    recorder = Recorder(stores, engine.embedder_card.gallery_space)
     measured = Metrics()
     measured.watch_engine(engine)
     measured.watch_breaker(searcher.breaker)
+    measured.watch_recorder(recorder)
     for pool in pools:
         measured.watch_pool(pool)
     if stores.pgvector is not None:
@@ -146,6 +165,9 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         jobs=Jobs(stores.jobs),
         images_dir=settings.images_dir,
         preferences=open_preferences(settings),
+        audit=AuditLog(settings.data_dir / "audit"),
+        recorder=recorder,
+        recent=Recent(),
         **changeable(settings, engine),
     )
 
@@ -162,5 +184,6 @@ def _end(backend: Backend, close: Callable[[], None] | None) -> None:
     backend.inference.close()
     backend.searches.close()
     backend.writes.close()
+    backend.recorder.close()
     if close is not None:
         close()

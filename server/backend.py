@@ -8,16 +8,22 @@ from typing import TypedDict, cast
 
 from starlette.requests import Request
 
-from matchers.dual import Searcher
+from matchers.audit import AuditLog
+from matchers.dual import PGVECTOR_FAILED, Searcher
+from matchers.gates import Gates, gates_of
 from matchers.languages import Languages
+from matchers.modes import drawn
 from matchers.names import domain_name
 from matchers.preferences import PreferenceStore, default_threshold
+from matchers.recording.recorder import Recorder
+from matchers.recording.report import Judge, count_differences
 from matchers.service import Stores
 from models.settings import Mode, Settings
 from runtime.engine import FaceEngine
 from server.intake import Intake
 from server.jobs import Jobs
 from server.metrics import Metrics
+from server.recent import Recent
 from server.shell import Facts, Pages
 from server.tokens import Right, Tokens, open_tokens
 from server.work import WorkPool
@@ -38,9 +44,13 @@ class Backend:
         languages: what answers and the page can be written in.
         pages: the page in each of them.
         default_domain: domain of requests that name none.
-        default_mode: mode of a domain.
+        default_mode: mode of domains for which none was set.
         default_threshold: threshold of domains for which none was set.
         preferences: what was set for single domains.
+        audit: who set their modes.
+        gates: what must hold before pgvector may answer alone.
+        recorder: keeps the answers of dual mode.
+        recent: answers that are kept for a moment.
         top_k: how many nearest faces an answer lists.
         upload_timeout: seconds that a client may take to send its picture.
         keep_thumbnails: whether a small picture of each enrolled face is kept.
@@ -63,15 +73,53 @@ class Backend:
     default_mode: Mode
     default_threshold: float
     preferences: PreferenceStore
+    audit: AuditLog
+    gates: Gates
+    recorder: Recorder
+    recent: Recent
     top_k: int
     upload_timeout: float
     keep_thumbnails: bool
     jobs: Jobs
     images_dir: Path | None
 
-    def mode(self, _domain: str) -> Mode:
-        """How ``domain`` is searched."""
-        return self.default_mode
+    def mode(self, domain: str) -> Mode:
+        """How ``domain`` is to be searched.
+
+        Raises:
+            GalleryError: what is set for the domain cannot be read.
+        """
+        if self.stores.pgvector is None and not self.stores.pgvector_error:
+            return "pkl_only"
+        return self.preferences.get(domain).mode or self.default_mode
+
+    def mode_of_request(self, domain: str) -> Mode:
+        """How one request for ``domain`` is searched: ``dual`` for a share of them, where that was set.
+
+        Raises:
+            GalleryError: what is set for the domain cannot be read.
+        """
+        return drawn(self.mode(domain), self.preferences.get(domain).sample)
+
+    def answering(self, domain: str) -> str:
+        """What answers for ``domain`` say at present: its mode, or that pgvector failed.
+
+        Raises:
+            GalleryError: what is set for the domain cannot be read.
+        """
+        mode = self.mode(domain)
+        failing = self.searcher.breaker.state != "closed" or self.stores.pgvector is None
+        return PGVECTOR_FAILED if failing and mode != "pkl_only" else mode
+
+    def judge(self) -> Judge:
+        """Looks at the gates; how far the stores differ is counted every now and then only."""
+        return Judge(
+            self.stores,
+            self.audit,
+            self.engine.embedder_card.gallery_space,
+            self.gates,
+            lambda domain: self.recent.get(("differences", domain), lambda: count_differences(self.stores, domain)),
+        )
 
     def threshold(self, domain: str) -> float:
         """Cosine distance up to which two faces of ``domain`` count as one person.
@@ -94,6 +142,7 @@ class Changeable(TypedDict):
     default_domain: str
     default_mode: Mode
     default_threshold: float
+    gates: Gates
     top_k: int
     upload_timeout: float
 
@@ -110,6 +159,7 @@ def changeable(settings: Settings, engine: FaceEngine) -> Changeable:
         "default_domain": domain_name(settings.default_domain),
         "default_mode": settings.default_mode,
         "default_threshold": default_threshold(settings, engine.embedder_card),
+        "gates": gates_of(settings),
         "top_k": settings.top_k,
         "upload_timeout": settings.upload_timeout,
     }

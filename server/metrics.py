@@ -19,6 +19,7 @@ from matchers.breaker import CircuitBreaker
 from matchers.dual import PGVECTOR_FAILED, Outcome
 from matchers.pgvector import PgvectorStore
 from matchers.reasons import named
+from matchers.recording.recorder import Recorder
 from runtime.engine import FaceEngine
 from server.work import WorkPool
 
@@ -50,6 +51,8 @@ class Metrics:
         self._comparisons = self._counter("comparisons", "Faces that both stores answered for", "top1_match")
         self._overlap = self._counter("top5_overlap", "Sum of the shares of the first five results that both hold")
         self._failures = self._counter("pgvector_failures", "Searches that pgvector did not answer")
+        self._recorded = self._counter("recorded", "Comparisons by what became of them", "result")
+        self._unwritten = self._gauge("recorded_waiting", "Comparisons in memory that are not written yet", _SUM)
         self._pending = self._gauge("pending", "Calls that run or wait", _SUM, "pool")
         self._breaker = self._gauge("pgvector_breaker_open", "1 while pgvector is not asked", _MOST)
         self._connections = self._gauge("pgvector_connections", "Connections of the pool", _SUM, "state")
@@ -86,6 +89,18 @@ class Metrics:
     def watch_breaker(self, breaker: CircuitBreaker) -> None:
         """Tell whether pgvector is asked."""
         self._readings.append(lambda: self._breaker.set(breaker.state != "closed"))
+
+    def watch_recorder(self, recorder: Recorder) -> None:
+        """Tell how many comparisons were kept, how many were dropped for want of room, and how many wait."""
+        told = {"kept": 0, "dropped": 0}
+
+        def read() -> None:
+            for result, count in (("kept", recorder.written), ("dropped", recorder.dropped)):
+                self._recorded.labels(result).inc(count - told[result])
+                told[result] = count
+            self._unwritten.set(recorder.waiting)
+
+        self._readings.append(read)
 
     def watch_connections(self, store: PgvectorStore) -> None:
         """Tell how many connections there are, how many of them are free, and how many calls wait for one."""

@@ -11,7 +11,7 @@ import psycopg
 
 from matchers.base import Match
 from matchers.compare import Comparison
-from matchers.pgvector import PgvectorStore
+from matchers.database import Database
 from matchers.recording.record import REDACTED
 from matchers.summary import Spread, Summary
 
@@ -123,17 +123,17 @@ class Recorded:
     failures: Sequence[Failure]
 
 
-def summary(store: PgvectorStore, window: Window) -> Summary:
+def summary(database: Database, window: Window) -> Summary:
     """The figures of a window.
 
     Raises:
         StoreUnavailable: the database does not answer.
     """
-    with store.connected() as connection:
+    with database.connection() as connection:
         return _summary(connection, window)[0]
 
 
-def recorded(store: PgvectorStore, window: Window, limit: int = 50, buckets: int = 60) -> Recorded:
+def recorded(database: Database, window: Window, limit: int = 50, buckets: int = 60) -> Recorded:
     """Everything about a window.
 
     Args:
@@ -143,7 +143,7 @@ def recorded(store: PgvectorStore, window: Window, limit: int = 50, buckets: int
     Raises:
         StoreUnavailable: the database does not answer.
     """
-    with store.connected() as connection, connection.transaction():
+    with database.connection() as connection, connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         found, first = _summary(connection, window)
         width = bucket_width(window.until - (first or window.until), buckets)

@@ -27,7 +27,7 @@ class ComparisonLog:
     ) -> None:
         """``root``: folder of what waits; ``spool_bytes``: how large that may be."""
         self.spool = Spool(root, spool_bytes)
-        self.table = None if pgvector is None else ComparisonTable(pgvector, retention)
+        self.table = None if pgvector is None else ComparisonTable(pgvector.database, retention)
 
     def write(self, records: Sequence[Record]) -> None:
         """Keep ``records``, in PostgreSQL.

@@ -10,11 +10,10 @@ import psycopg
 from psycopg import sql
 
 from matchers.base import Match, source_id
+from matchers.database import LONG_SECONDS, Database
 from matchers.erasure import erase
-from matchers.pgvector import PgvectorStore
 from matchers.recording.record import Record, SeenFace
 
-_LONG_SECONDS = 600.0
 _DAY = 86400.0
 # "comp" in ASCII: of several workers, one prunes.
 _PRUNE_LOCK = 0x636F6D70
@@ -51,18 +50,18 @@ class Retention:
 
 
 class ComparisonTable:
-    """The comparisons in the database of ``store``. Thread-safe.
+    """The comparisons in one database. Thread-safe.
 
     Every method raises :class:`matchers.errors.StoreUnavailable` when the database cannot answer.
     """
 
-    def __init__(self, store: PgvectorStore, retention: Retention) -> None:
-        self._store = store
+    def __init__(self, database: Database, retention: Retention) -> None:
+        self._database = database
         self._retention = retention
 
     def write(self, records: Sequence[Record]) -> None:
         """Add ``records`` in one transaction; those that are there already stay as they are."""
-        with self._store.connected() as connection, connection.transaction():
+        with self._database.connection() as connection, connection.transaction():
             names = {
                 domain: self._names(connection, domain, [one for one in records if one.domain == domain])
                 for domain in {record.domain for record in records}
@@ -86,7 +85,7 @@ class ComparisonTable:
             "DELETE FROM face_service.compared_names WHERE domain = %s AND (source_id = ANY(%s) OR person_id = ANY(%s))"
         )
         parameters = (domain, [source_id(source) for source in sources], [source_id(person) for person in people])
-        with self._store.connected(_LONG_SECONDS) as connection:
+        with self._database.own_connection(LONG_SECONDS) as connection:
             if connection.execute(query, parameters).rowcount and thorough:
                 erase(connection, _NAMES)
 
@@ -99,12 +98,12 @@ class ComparisonTable:
         rows = [
             (person, source_id(person), new, source_id(new), domain, source_id(old)) for old, new in sources.items()
         ]
-        with self._store.connected(_LONG_SECONDS) as connection, connection.transaction():
+        with self._database.own_connection(LONG_SECONDS) as connection, connection.transaction():
             connection.cursor().executemany(query, rows)
 
     def drop(self, domain: str) -> None:
         """Forget everything about ``domain``; no name stays in the database's files."""
-        with self._store.connected(_LONG_SECONDS) as connection:
+        with self._database.own_connection(LONG_SECONDS) as connection:
             connection.execute("DELETE FROM face_service.comparisons WHERE domain = %s", (domain,))
             if connection.execute("DELETE FROM face_service.compared_names WHERE domain = %s", (domain,)).rowcount:
                 erase(connection, _NAMES)
@@ -118,7 +117,7 @@ class ComparisonTable:
         )
         names = "DELETE FROM face_service.compared_names WHERE created_at < now() - make_interval(secs => %s)"
         seconds = self._retention.days * _DAY
-        with self._store.connected(_LONG_SECONDS) as connection, connection.transaction():
+        with self._database.own_connection(LONG_SECONDS) as connection, connection.transaction():
             row = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (_PRUNE_LOCK,)).fetchone()
             if row is None or not row[0]:
                 return 0
