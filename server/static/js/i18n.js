@@ -62,6 +62,15 @@ export function clock(moment) {
   return new Intl.DateTimeFormat(language.tag, { timeStyle: "medium" }).format(new Date(moment));
 }
 
+// A moment on an axis that spans so many milliseconds.
+export function shortTime(moment, span) {
+  const day = 24 * 3600 * 1000;
+  const parts = span > 2 * day ? { day: "numeric", month: "numeric" } : {};
+  const clockToo = span <= 2 * day || span === Infinity ? { hour: "2-digit", minute: "2-digit" } : {};
+  const seconds = span < 10 * 60 * 1000 ? { second: "2-digit" } : {};
+  return new Intl.DateTimeFormat(language.tag, { ...parts, ...clockToo, ...seconds }).format(new Date(moment));
+}
+
 export function bytes(count) {
   if (count < 1024 * 1024) return `${number(count / 1024)} KiB`;
   return `${number(count / 1024 / 1024, 1)} MiB`;

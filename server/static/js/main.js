@@ -1,5 +1,6 @@
 // The frame around every view: brand, tabs, language, sign-in.
 
+import { agreementView } from "./agreement.js";
 import { analyseView } from "./analyse.js";
 import { docsView } from "./docs.js";
 import { forgetDomains } from "./domains.js";
@@ -14,11 +15,12 @@ import { askForToken, may, signedIn, signOut, startSession } from "./session.js"
 import { statusView } from "./status.js";
 import { toast } from "./toast.js";
 
-const VIEWS = { "/": analyseView, "/galleries": galleriesView, "/status": statusView, "/docs": docsView };
+const VIEWS = { "/": analyseView, "/galleries": galleriesView, "/agreement": agreementView, "/status": statusView, "/docs": docsView };
 
 const tabs = [
   { path: "/", icon: "analyse", label: () => _("Analyse") },
   { path: "/galleries", icon: "people", label: () => _("Galleries") },
+  { path: "/agreement", icon: "merge", label: () => _("Agreement"), right: "admin" },
   { path: "/status", icon: "status", label: () => _("Status"), right: "admin" },
   { path: "/docs", icon: "docs", label: () => _("API") },
 ];

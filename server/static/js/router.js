@@ -34,7 +34,7 @@ export function setQuery(values) {
 }
 
 // The query of the address with other values, starting with "?" unless it is empty.
-export function queryWith(values) {
+function queryWith(values) {
   const query = new URLSearchParams(location.search);
   for (const [name, value] of Object.entries(values)) {
     if (value === null) query.delete(name);
