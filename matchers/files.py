@@ -14,8 +14,11 @@ _SUFFIX = ".part"
 
 
 @contextmanager
-def written_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes its name ``path`` only once it is written and on the disk; on an error nothing changes."""
+def written_atomically(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A file that takes its name ``path`` only once it is written and on the disk; on an error nothing changes.
+
+    Not ``durable``: a power cut may leave it with zeros in place of what was written, so its reader must find that out.
+    """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_SUFFIX, dir=path.parent)
     part = Path(name)
     try:
@@ -24,12 +27,18 @@ def written_atomically(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             # The kernel's own times are coarse; a clock's nanoseconds tell two quick replacements apart.
             os.utime(file.fileno(), ns=(time.time_ns(), time.time_ns()))
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    if durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

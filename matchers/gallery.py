@@ -1,4 +1,7 @@
-"""Galleries in DeepFace's record schema: one PKL file per domain, searched exactly in memory."""
+"""Galleries in DeepFace's record schema: one PKL file per domain, searched exactly.
+
+A large gallery has a file beside it that is mapped into memory and scanned there, see :mod:`matchers.matrix_file`.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +12,24 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from matchers.base import Entry, FloatArray, GalleryFace, Match
+from matchers.columns import Change, Columns, raw, text
 from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
-from matchers.files import remove_parts
+from matchers.files import remove_parts, written_atomically
+from matchers.matrix_file import matrix_path, open_matrix, write_matrix
 from matchers.names import domain_name, is_domain_name
-from matchers.records import check_face, read_gallery, write_gallery
+from matchers.record_bytes import BEGIN, END, encoded
+from matchers.records import _AS_IT_IS, _relative, check_face, read_gallery
+from matchers.scan import nearest
 from models.card import ModelCard
 
 _CHECK_SECONDS = 0.2
-# More than float32 loses in a dot product of unit vectors.
-_ROUNDING = 1e-5
+# A smaller gallery is read from its .pkl in well under a second.
+_MAPPED_FROM = 2000
 _Stamp = tuple[int, int, int]
 _NO_STAMP: _Stamp = (0, 0, 0)
 
@@ -33,11 +38,10 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Gallery:
-    """A gallery in memory; faces sorted by source, ``matrix`` (n, d) float32 holds their embeddings."""
+    """A gallery in memory, or mapped there, and the file that it was read from."""
 
     stamp: _Stamp
-    faces: tuple[GalleryFace, ...]
-    matrix: FloatArray
+    columns: Columns
 
 
 @dataclass(slots=True, eq=False)
@@ -56,10 +60,14 @@ class PklStore:
     A replaced file that cannot be read is logged, and the last good gallery keeps answering.
     """
 
-    def __init__(self, root: Path, embedder: ModelCard, detector: str) -> None:
-        """``detector``: its name becomes part of the file names, as DeepFace has it."""
+    def __init__(self, root: Path, embedder: ModelCard, detector: str, mapped_from: int = _MAPPED_FROM) -> None:
+        """``detector``: its name becomes part of the file names, as DeepFace has it.
+
+        ``mapped_from``: so many faces get a file beside their gallery that is mapped into memory.
+        """
         self.root = root
         self._dimension = embedder.dimension
+        self._mapped_from = mapped_from
         self._file = f"ds_model_{embedder.name}_detector_{detector}_aligned_normalization_base_expand_0.pkl"
         self._slots: dict[str, _Slot] = {}
 
@@ -77,22 +85,22 @@ class PklStore:
 
     def inventory(self, domain: str) -> Mapping[str, str]:
         """``{source: digest}`` of every picture enrolled; empty when there is no such domain."""
-        return {face.source: face.digest for face in self.faces(domain)}
+        return {entry.source: entry.digest for entry in self.entries(domain)}
 
     def count(self, domain: str) -> int:
         """How many faces are enrolled; 0 when there is no such domain."""
-        return len(self.faces(domain))
+        gallery = self._current(domain, fresh=True)
+        return 0 if gallery is None else len(gallery.columns)
 
     def entries(self, domain: str) -> list[Entry]:
         """Every enrolled face without its embedding, sorted by source."""
-        return [Entry(face.person, face.source, face.digest, face.box) for face in self.faces(domain)]
+        gallery = self._current(domain, fresh=True)
+        return [] if gallery is None else gallery.columns.entries()
 
     def faces(self, domain: str, person: str | None = None) -> list[GalleryFace]:
         """Every enrolled face, or those of one person, sorted by source."""
         gallery = self._current(domain, fresh=True)
-        if gallery is None:
-            return []
-        return [face for face in gallery.faces if person is None or face.person == person]
+        return [] if gallery is None else gallery.columns.faces(person)
 
     def search(self, embeddings: FloatArray, domain: str, threshold: float | None, top_k: int) -> list[list[Match]]:
         """The nearest ``top_k`` faces for each row of ``embeddings`` ((n, d) float32, unit rows), nearest first.
@@ -108,12 +116,19 @@ class PklStore:
         gallery = self._current(domain)
         if gallery is None:
             raise UnknownDomain(f"there is no PKL gallery of domain {domain!r}")
-        if not gallery.faces or top_k < 1:
-            return [[] for _ in embeddings]
-        similarities = embeddings @ gallery.matrix.T
-        return [
-            _nearest(query, row, gallery, threshold, top_k) for query, row in zip(embeddings, similarities, strict=True)
-        ]
+        columns = gallery.columns
+        answers = []
+        for indexes, distances in nearest(embeddings, columns.rows, columns.codes, top_k):
+            near = zip(indexes.tolist(), distances.tolist(), strict=True)
+            found = [(columns.face(index), distance) for index, distance in near]
+            answers.append(
+                [
+                    Match(face.person, distance, face.source)
+                    for face, distance in found
+                    if threshold is None or distance <= threshold
+                ]
+            )
+        return answers
 
     def forget(self) -> None:
         """Read every gallery anew at its next use; until that is done the one in memory answers."""
@@ -134,11 +149,12 @@ class PklStore:
         for face in upsert:
             check_face(face, self._dimension)
         gone = {*remove, *(face.source for face in upsert)}
+        added = Columns.of(upsert, self._dimension)
         with self._writing(domain) as path:
-            present = self._on_disk(domain, path)
-            faces = _sorted([*(face for face in present if face.source not in gone), *upsert])
-            write_gallery(path, faces)
-            gallery = self._gallery(_stamp(path) or _NO_STAMP, faces)
+            change = Change.of(self._on_disk(domain, path), added, gone)
+            matrix_path(path).unlink(missing_ok=True)
+            _write(path, change)
+            gallery = _Gallery(_stamp(path) or _NO_STAMP, self._laid_out(path, change))
         slot = self._slots.setdefault(domain, _Slot())
         with slot.lock:
             slot.gallery, slot.checked = gallery, -math.inf
@@ -154,6 +170,7 @@ class PklStore:
         if not self.path(domain).parent.is_dir():
             return
         with self._writing(domain) as path:
+            matrix_path(path).unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
@@ -165,24 +182,33 @@ class PklStore:
         path = self.path(domain)
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self.root / f".{domain}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with self._locked(domain):
                 path.parent.mkdir(exist_ok=True)
                 remove_parts(path)
+                remove_parts(matrix_path(path))
                 yield path
-            finally:
-                os.close(descriptor)
         except OSError as error:
             raise StoreUnavailable(f"the gallery {path} cannot be written: {error.strerror}") from error
 
-    def _on_disk(self, domain: str, path: Path) -> Sequence[GalleryFace]:
+    @contextmanager
+    def _locked(self, domain: str) -> Iterator[None]:
+        """Until all is done, nobody else writes beside the domain's gallery."""
+        descriptor = os.open(self.root / f".{domain}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _on_disk(self, domain: str, path: Path) -> Columns:
         stamp = _stamp(path)
         if stamp is None:
-            return ()
+            return Columns.of((), self._dimension)
         slot = self._slots.get(domain)
         gallery = slot.gallery if slot is not None else None
-        return gallery.faces if gallery is not None and gallery.stamp == stamp else self._read(path, stamp).faces
+        if gallery is not None and gallery.stamp == stamp:
+            return gallery.columns
+        return self._mapped(path) or self._read(path)
 
     def _current(self, domain: str, *, fresh: bool = False) -> _Gallery | None:
         path = self.path(domain)
@@ -213,7 +239,7 @@ class PklStore:
             return slot.gallery
         if slot.refused is None or slot.refused[0] != stamp:
             try:
-                slot.gallery = self._read(path, stamp)
+                slot.gallery = self._load(domain, path, stamp)
             except GalleryError as error:
                 slot.refused = stamp, str(error)
                 if slot.gallery is not None:
@@ -226,26 +252,44 @@ class PklStore:
             raise GalleryError(slot.refused[1])
         return slot.gallery
 
-    def _read(self, path: Path, stamp: _Stamp) -> _Gallery:
-        faces = _sorted(read_gallery(path).faces)
+    def _load(self, domain: str, path: Path, stamp: _Stamp) -> _Gallery:
+        """The gallery of a file, mapped where it can be; of several processes, one reads the file for all."""
+        columns = self._mapped(path)
+        if columns is None and (stamp[1] >= self._mapped_from * self._dimension or matrix_path(path).exists()):
+            with suppress(OSError), self._locked(domain):
+                columns = self._mapped(path)
+                if columns is None:
+                    columns = self._read(path)
+                    if _stamp(path) == stamp:
+                        columns = self._laid_out(path, Change.none(columns))
+        return _Gallery(stamp, columns if columns is not None else self._read(path))
+
+    def _mapped(self, path: Path) -> Columns | None:
+        columns = open_matrix(path)
+        return columns if columns is not None and columns.rows.shape[1] == self._dimension else None
+
+    def _laid_out(self, path: Path, change: Change) -> Columns:
+        """What a gallery file holds by now; mapped from a file beside it when it is large."""
+        if len(change) >= self._mapped_from:
+            try:
+                write_matrix(path, change)
+            except OSError as error:
+                _logger.warning("%s is kept in memory: no file can be written beside it: %s", path, error.strerror)
+            else:
+                if (columns := open_matrix(path)) is not None:
+                    return columns
+        else:
+            matrix_path(path).unlink(missing_ok=True)
+        return change.whole()
+
+    def _read(self, path: Path) -> Columns:
+        faces = read_gallery(path).faces
         if faces and len(faces[0].embedding) != self._dimension:
             raise GalleryError(
                 f"{path} holds embeddings of {len(faces[0].embedding)} numbers, the embedder makes {self._dimension}: "
                 "set EMBEDDER to the model that the gallery was made with, or run `python -m matchers sync` again"
             )
-        return self._gallery(stamp, faces)
-
-    def _gallery(self, stamp: _Stamp, faces: Sequence[GalleryFace]) -> _Gallery:
-        matrix = np.empty((len(faces), self._dimension), np.float32)
-        for row, face in zip(matrix, faces, strict=True):
-            row[:] = face.embedding
-        matrix.flags.writeable = False
-        kept = tuple(replace(face, embedding=row) for row, face in zip(matrix, faces, strict=True))
-        return _Gallery(stamp, kept, matrix)
-
-
-def _sorted(faces: Iterable[GalleryFace]) -> list[GalleryFace]:
-    return sorted(faces, key=lambda face: (face.source, face.box))
+        return Columns.of(faces, self._dimension)
 
 
 def _stamp(path: Path) -> _Stamp | None:
@@ -258,18 +302,14 @@ def _stamp(path: Path) -> _Stamp | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _nearest(
-    query: FloatArray, similarities: FloatArray, gallery: _Gallery, threshold: float | None, top_k: int
-) -> list[Match]:
-    count = min(top_k, len(similarities))
-    limit = np.partition(similarities, -count)[-count] - _ROUNDING
-    near = np.flatnonzero(similarities >= limit)
-    # A matrix product may round equal rows differently; these sums do not, so faces at equal distance stay in the
-    # order of the gallery, which is that of their sources.
-    exact = 1 - (gallery.matrix[near].astype(np.float64) * query).sum(axis=1)
-    order = np.argsort(exact, kind="stable")[:count]
-    matches = []
-    for index, distance in zip(near[order], np.clip(exact[order], 0, 2), strict=True):
-        face = gallery.faces[index]
-        matches.append(Match(face.person, float(distance), face.source))
-    return [match for match in matches if threshold is None or match.distance <= threshold]
+def _write(path: Path, change: Change) -> None:
+    """Write a ``.pkl`` gallery that DeepFace up to 0.0.98 reads, atomically."""
+    sources, digests = change.sources().raw(), change.digests().raw()
+    names = [text(source) for source in sources]
+    prefix = raw("" if _relative(names, path.parent.name) == names else _AS_IT_IS)
+    with written_atomically(path) as file:
+        file.write(BEGIN)
+        for part in change.blocks():
+            identities = [prefix + source for source in sources[part]]
+            file.write(encoded(identities, digests[part], change.boxes(part), change.rows(part)))
+        file.write(END)
