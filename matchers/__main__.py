@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError as SettingsError
 
-from matchers.commands import demo, evaluate, purge, repair, search, status, sync, validate
+from matchers.commands import demo, evaluate, mode, purge, repair, report, search, status, sync, validate
 from matchers.commands.base import BAD_INPUT, EXIT_STATUS, InputError
 from matchers.errors import InvalidName, MatcherError, UnknownDomain
 from matchers.evaluation import EvaluationError
@@ -22,7 +22,7 @@ from models.settings import Settings
 from runtime.errors import ImageError, RuntimeFault
 from runtime.pairs import PairsError
 
-COMMANDS = (sync, search, status, repair, purge, demo, validate, evaluate)
+COMMANDS = (sync, search, status, repair, purge, demo, validate, evaluate, mode, report)
 
 _WRONG_INPUT = (
     InputError,

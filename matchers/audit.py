@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from matchers.errors import StoreUnavailable
 from matchers.gates import GateResult
 from matchers.names import domain_name
+from models.settings import Settings
 
 AUTOMATIC = "automatic"
 """Who the service itself is."""
@@ -118,6 +119,11 @@ class AuditLog:
 
     def _path(self, domain: str) -> Path:
         return self.root / f"{domain_name(domain)}.jsonl"
+
+
+def open_audit(settings: Settings) -> AuditLog:
+    """The log under ``DATA_DIR/audit``."""
+    return AuditLog(settings.data_dir / "audit")
 
 
 def now() -> str:

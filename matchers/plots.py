@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,6 +111,25 @@ def agreement_over_size(sizes: Sequence[int], top1: Sequence[float], overlap: Se
         axes.set(xlabel="faces in the gallery", ylabel="agreement, %", ylim=(min(lowest - 1, 95), 100.3))
         _legend(axes)
         return _svg(figure, "Agreement over the size of the gallery")
+
+
+def course(times: Sequence[datetime], values: Mapping[str, Sequence[float | None]], unit: str, label: str) -> str:
+    """What changed over time, one line for each name; None where nothing was measured.
+
+    Args:
+        unit: what the values are, for the axis.
+        label: what is shown, for those who cannot see it.
+    """
+    with _style():
+        figure, axes = _axes()
+        for (name, points), colour in zip(values.items(), (_FIRST, _SECOND, _THIRD), strict=False):
+            known = [(time, point) for time, point in zip(times, points, strict=True) if point is not None]
+            if known:
+                axes.plot(*zip(*known, strict=True), marker="o", markersize=3, color=colour, label=name)
+        axes.set(ylabel=unit)
+        axes.tick_params(axis="x", rotation=20)
+        _legend(axes)
+        return _svg(figure, label)
 
 
 def receiver_operating_characteristic(curve: Roc, points: Mapping[str, tuple[float, float]]) -> str:

@@ -82,14 +82,14 @@ def as_page(found: Validation, made: str) -> Page:
         lede=f"{found.pictures:,} pictures with {found.faces:,} faces, searched {_where(found)}{models}.",
         made=made,
         good=found.holds,
-        verdict="The gates hold: pgvector may answer alone." if found.holds else _closed(found.gates),
+        verdict=verdict(found.gates),
         personal=_PERSONAL,
         facts=_facts(found),
         sections=sections,
     )
 
 
-def gate_rows(found: Validation) -> list[tuple[str, str, str, str]]:
+def gate_rows(gates: Sequence[GateResult]) -> list[tuple[str, str, str, str]]:
     """Name, figure, limit and verdict of each gate."""
     return [
         (
@@ -98,8 +98,16 @@ def gate_rows(found: Validation) -> list[tuple[str, str, str, str]]:
             f"at {'least' if gate.at_least else 'most'} {_figure(gate.name, gate.limit)}",
             "holds" if gate.holds else "does not hold",
         )
-        for gate in found.gates
+        for gate in gates
     ]
+
+
+def verdict(gates: Sequence[GateResult]) -> str:
+    """What the gates come to, in a sentence or two."""
+    closed = ", ".join(_GATES.get(gate.name, gate.name) for gate in gates if not gate.holds)
+    if not closed:
+        return "The gates hold: pgvector may answer alone."
+    return f"The gates do not hold: {closed}. pgvector should not answer alone yet."
 
 
 def latency_rows(found: Validation) -> list[tuple[str, ...]]:
@@ -135,11 +143,6 @@ def names_note(found: Validation) -> str:
     )
 
 
-def _closed(gates: Sequence[GateResult]) -> str:
-    closed = ", ".join(f"{_GATES.get(gate.name, gate.name)}" for gate in gates if not gate.holds)
-    return f"The gates do not hold: {closed}. pgvector should not answer alone yet."
-
-
 def _where(found: Validation) -> str:
     return found.where if found.where == "in this process" else f"by {found.where}"
 
@@ -158,7 +161,7 @@ def _facts(found: Validation) -> list[Fact]:
 
 
 def _gates(found: Validation) -> Section:
-    rows = gate_rows(found)
+    rows = gate_rows(found.gates)
     bad = frozenset(index for index, gate in enumerate(found.gates) if not gate.holds)
     return Section(
         "Gates",

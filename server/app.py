@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from matchers.audit import AuditLog
+from matchers.audit import open_audit
 from matchers.breaker import CircuitBreaker
 from matchers.dual import Searcher
 from matchers.languages import Languages
@@ -165,7 +165,7 @@ def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
         jobs=Jobs(stores.jobs),
         images_dir=settings.images_dir,
         preferences=open_preferences(settings),
-        audit=AuditLog(settings.data_dir / "audit"),
+        audit=open_audit(settings),
         recorder=recorder,
         recent=Recent(),
         **changeable(settings, engine),

@@ -6,13 +6,17 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from matchers.audit import open_audit
 from matchers.errors import MatcherError
+from matchers.gates import gates_of
+from matchers.recording.report import Judge, count_differences
 from matchers.service import Stores, open_stores
 from models.settings import Settings
 from models.store import ModelStore
@@ -70,6 +74,12 @@ def opened_stores(settings: Settings) -> Iterator[Stores]:
     embedder, detector = models.find(settings.embedder, "embedding"), models.find(settings.detector, "detection")
     with open_stores(settings, embedder.card, detector.card.name) as stores:
         yield stores
+
+
+def judge_of(stores: Stores, settings: Settings) -> Judge:
+    """Looks at the gates that the settings ask for."""
+    space = ModelStore(settings.models_path).find(settings.embedder, "embedding").card.gallery_space
+    return Judge(stores, open_audit(settings), space, gates_of(settings), partial(count_differences, stores))
 
 
 Progress = Callable[[int, int], None]

@@ -126,7 +126,7 @@ def _token(path: Path | None) -> str:
 def _print(found: Validation) -> None:
     console = Console()
     gates = Table("gate", "figure", "limit", "", title=f"Domain {escape(found.domain)}, {found.faces:,} faces")
-    for row in gate_rows(found):
+    for row in gate_rows(found.gates):
         gates.add_row(*row)
     console.print(gates)
     if found.times:
