@@ -9,9 +9,24 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError as SettingsError
 
+<<<<<<< HEAD
 from matchers.commands import demo, evaluate, mode, purge, repair, report, search, status, sync, validate
+=======
+from matchers.commands import (
+    demo,
+    evaluate,
+    exporting,
+    importing,
+    purge,
+    repair,
+    search,
+    status,
+    sync,
+    validate,
+)
+>>>>>>> 40c1360 (Galleries: .npz, .parquet and .feather of DeepFace are read; import and export on the command line)
 from matchers.commands.base import BAD_INPUT, EXIT_STATUS, InputError
-from matchers.errors import InvalidName, MatcherError, UnknownDomain
+from matchers.errors import GalleryFileError, InvalidName, MatcherError, UnknownDomain
 from matchers.evaluation import EvaluationError
 from matchers.folder import FolderError
 from matchers.html import ReportError
@@ -22,12 +37,17 @@ from models.settings import Settings
 from runtime.errors import ImageError, RuntimeFault
 from runtime.pairs import PairsError
 
+<<<<<<< HEAD
 COMMANDS = (sync, search, status, repair, purge, demo, validate, evaluate, mode, report)
+=======
+COMMANDS = (sync, importing, exporting, search, status, repair, purge, demo, validate, evaluate)
+>>>>>>> 40c1360 (Galleries: .npz, .parquet and .feather of DeepFace are read; import and export on the command line)
 
 _WRONG_INPUT = (
     InputError,
     InvalidName,
     FolderError,
+    GalleryFileError,
     UnknownDomain,
     UnknownLanguage,
     ImageError,

@@ -80,7 +80,7 @@ def differences(stores: Stores, domain: str) -> tuple[Difference, ...]:
 
 def compare_faces(ours: Iterable[GalleryFace], theirs: Iterable[GalleryFace]) -> tuple[Difference, ...]:
     """Where the faces of a PKL gallery (``ours``) and of pgvector (``theirs``) differ, sorted by source."""
-    mine, others = _by_source(ours), _by_source(theirs)
+    mine, others = by_source(ours), by_source(theirs)
     found = []
     for source in sorted(mine.keys() | others.keys()):
         faces = mine[source] if source in mine else others[source]
@@ -129,7 +129,7 @@ def repair(stores: Stores, domain: str, direction: Direction, *, dry_run: bool =
         ours = [] if damaged and dry_run else stores.pkl.faces(domain)
         theirs = pgvector.faces(domain)
         sources = [difference.source for difference in compare_faces(ours, theirs)]
-        origin = _by_source(theirs if to_pkl else ours)
+        origin = by_source(theirs if to_pkl else ours)
         if not dry_run:
             if to_pkl:
                 writer.write_pkl([face for source in sources for face in origin.get(source, ())], sources)
@@ -170,11 +170,17 @@ def _is_damaged(stores: Stores, domain: str) -> bool:
     return False
 
 
-def _by_source(faces: Iterable[GalleryFace]) -> dict[str, list[GalleryFace]]:
+def by_source(faces: Iterable[GalleryFace]) -> dict[str, list[GalleryFace]]:
+    """Faces by their picture."""
     found: dict[str, list[GalleryFace]] = {}
     for face in faces:
         found.setdefault(face.source, []).append(face)
     return found
+
+
+def differ(ours: Sequence[GalleryFace], theirs: Sequence[GalleryFace]) -> bool:
+    """Whether the faces of one picture differ."""
+    return _kind(ours, theirs) is not None
 
 
 def _kind(ours: Sequence[GalleryFace], theirs: Sequence[GalleryFace]) -> Kind | None:

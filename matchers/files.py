@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from matchers.errors import GalleryError
 
 _SUFFIX = ".part"
 
@@ -43,6 +46,25 @@ def _sync_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def open_regular(path: Path, limit: int) -> Iterator[IO[bytes]]:
+    """An existing file of at most ``limit`` bytes, open for reading; pipes and devices, which never end, are refused.
+
+    Raises:
+        GalleryError: there is no such file, or it cannot be read.
+    """
+    try:
+        # Without O_NONBLOCK a named pipe would wait for a writer.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except OSError as error:
+        raise GalleryError(f"{error.strerror}") from error
+    with file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+            raise GalleryError(f"it is no file of at most {limit:,} bytes")
+        yield file
 
 
 def remove_parts(path: Path) -> None:

@@ -19,8 +19,13 @@ from pathlib import Path
 from matchers.base import Entry, FloatArray, GalleryFace, Match
 from matchers.columns import Change, Columns, raw, text
 from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
+<<<<<<< HEAD
 from matchers.files import remove_parts, written_atomically
 from matchers.matrix_file import matrix_path, open_matrix, write_matrix
+=======
+from matchers.files import remove_parts
+from matchers.gallery_names import gallery_file
+>>>>>>> 40c1360 (Galleries: .npz, .parquet and .feather of DeepFace are read; import and export on the command line)
 from matchers.names import domain_name, is_domain_name
 from matchers.record_bytes import BEGIN, END, encoded
 from matchers.records import _AS_IT_IS, _relative, check_face, read_gallery
@@ -60,6 +65,7 @@ class PklStore:
     A replaced file that cannot be read is logged, and the last good gallery keeps answering.
     """
 
+<<<<<<< HEAD
     def __init__(self, root: Path, embedder: ModelCard, detector: str, mapped_from: int = _MAPPED_FROM) -> None:
         """``detector``: its name becomes part of the file names, as DeepFace has it.
 
@@ -69,6 +75,13 @@ class PklStore:
         self._dimension = embedder.dimension
         self._mapped_from = mapped_from
         self._file = f"ds_model_{embedder.name}_detector_{detector}_aligned_normalization_base_expand_0.pkl"
+=======
+    def __init__(self, root: Path, embedder: ModelCard, detector: str) -> None:
+        """``detector``: name of its card; as DeepFace calls it, it becomes part of the file names."""
+        self.root = root
+        self._dimension = embedder.dimension
+        self._file = gallery_file(embedder.name, detector)
+>>>>>>> 40c1360 (Galleries: .npz, .parquet and .feather of DeepFace are read; import and export on the command line)
         self._slots: dict[str, _Slot] = {}
 
     def path(self, domain: str) -> Path:

@@ -11,7 +11,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,13 @@ _BATCH = 500
 _ROUNDING = 1e-6
 _NO_PICTURES: Mapping[str, bytes] = {}
 
+Progress = Callable[[int, int], None]
+
 _log = logging.getLogger("matchers.journal")
+
+
+def _silent(_done: int, _total: int) -> None:
+    pass
 
 
 class _Busy(StoreUnavailable):
@@ -149,6 +155,40 @@ class DomainWriter:
         self._tidy_thumbnails(sources)
         self._redact(sources)
         return self._finish_now(path, intent)
+
+    def fill(
+        self,
+        upsert: Sequence[GalleryFace],
+        sources: Collection[str],
+        on_pkl: Progress = _silent,
+        on_pgvector: Progress = _silent,
+    ) -> Written:
+        """Like :meth:`write`, for very many faces: the journal gets the names of pictures, not the embeddings.
+
+        A writer that is killed before the PKL gallery has the faces leaves both stores as they were; afterwards
+        pgvector gets what the PKL gallery has.
+
+        Args:
+            upsert: what the PKL gallery lacks.
+            sources: the pictures that pgvector is to have as the PKL gallery has them, those of ``upsert`` among them.
+            on_pkl, on_pgvector: called with the steps done and to do in each store.
+        """
+        intent = Intent("pgvector", tuple(sorted(sources)))
+        path = self._intents.add(intent)
+        try:
+            on_pkl(0, len(upsert))
+            if upsert:
+                self.stores.pkl.apply(self.domain, upsert, ())
+            on_pkl(len(upsert), len(upsert))
+        except (GalleryError, StoreUnavailable):
+            self._intents.remove([path])
+            raise
+        self._tidy_thumbnails({face.source for face in upsert})
+        on_pgvector(0, len(sources))
+        written = self._finish_now(path, intent)
+        if not written.pgvector_error:
+            on_pgvector(len(sources), len(sources))
+        return written
 
     def drop(self) -> Written:
         """Delete the domain in both stores, with its thumbnails; nothing of it stays in the database's files."""

@@ -51,7 +51,11 @@ class FloatRun:
     values: npt.NDArray[np.float64]
 
 
-_FLOATS: Final = re.compile(rb"(?:G[\s\S]{8}){4,}+")
+# Opcodes between two tellings of how far it is.
+_STEPS: Final = 50_000
+_FLOAT: Final = ord("G")
+# So many floats in a row are kept as an array.
+_FEW: Final = 4
 _FLOAT_RECORD: Final = np.dtype([("opcode", "u1"), ("value", ">f8")])
 _LINE_LIMIT: Final = 4096
 _MARK: Final = object()
@@ -61,11 +65,14 @@ _APPENDS: Final = ord("e")
 _STOP: Final = ord(".")
 
 
-def load(data: bytes, limits: Limits | None = None) -> object:
+def load(data: bytes, limits: Limits | None = None, on_progress: Callable[[int, int], None] | None = None) -> object:
     """The value that a pickle of protocol 0 to 5 holds: containers, numbers, strings, bytes and numpy arrays.
 
     Four or more floats in a row stand in their list as :class:`FloatRun`. The value is a tree: a file that puts one
     container into two places is refused, so no small file can stand for a huge value.
+
+    Args:
+        on_progress: called now and then with the bytes read and the bytes to read.
 
     Raises:
         GalleryError: the file names something to run, is damaged, or passes a limit. Nothing was executed.
@@ -73,7 +80,7 @@ def load(data: bytes, limits: Limits | None = None) -> object:
     limits = limits or Limits()
     if len(data) > limits.max_bytes:
         raise GalleryError(f"the pickle has {len(data):,} bytes; at most {limits.max_bytes:,} are read")
-    machine = _Machine(data, limits)
+    machine = _Machine(data, limits, on_progress)
     try:
         value = machine.run()
     except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, struct.error) as error:
@@ -183,54 +190,83 @@ _NAMES: Final = frozenset({*_MAKERS, "numpy ndarray"})
 
 
 class _Machine:
-    def __init__(self, data: bytes, limits: Limits) -> None:
+    def __init__(self, data: bytes, limits: Limits, on_progress: Callable[[int, int], None] | None = None) -> None:
         self.data = data
+        self.on_progress = on_progress
         self.position = 0
         self.limits = limits
         self.stack: list[Any] = []
         self.memo: list[Any] = []
+        self.expected = 2**10
         self.steps_left = limits.base_steps + len(data) // limits.bytes_per_step
         self.shared_left = limits.base_shared + len(data)
 
     def run(self) -> object:
-        data, stack = self.data, self.stack
-        for _ in range(self.steps_left):
+        while self.steps_left > 0:
+            steps = min(self.steps_left, _STEPS)
+            self.steps_left -= steps
+            if self.on_progress is not None:
+                self.on_progress(self.position, len(self.data))
+            if self.ended(steps):
+                if len(self.stack) != 1 or self.stack[0] is _MARK or self.position != len(self.data):
+                    raise GalleryError("the pickle ends with something left over")
+                return _finished(self.stack[0])
+        raise GalleryError("the pickle makes far more values than its size explains")
+
+    def ended(self, steps: int) -> bool:
+        """Do so many opcodes at most; whether the last one is reached."""
+        data, stack, actions, most = self.data, self.stack, _ACTIONS, self.limits.max_stack
+        for _ in range(steps):
             opcode = data[self.position]
-            if opcode == 0x47 and self.float_run():
+            if opcode == _FLOAT and self.float_run():
                 continue
             self.position += 1
             if opcode == _STOP:
-                if len(stack) != 1 or stack[0] is _MARK or self.position != len(data):
-                    raise GalleryError("the pickle ends with something left over")
-                return _finished(stack[0])
-            action = _ACTIONS.get(opcode)
+                return True
+            action = actions.get(opcode)
             if action is None:
                 raise GalleryError(
                     f"the pickle has opcode 0x{opcode:02x} at byte {self.position - 1:,}, which no gallery needs; "
                     "it is damaged or hostile, nothing of it was run"
                 )
             action(self)
-            if len(stack) > self.limits.max_stack:
-                raise GalleryError(f"the pickle keeps more than {self.limits.max_stack:,} values waiting")
-        raise GalleryError("the pickle makes far more values than its size explains")
+            if len(stack) > most:
+                raise GalleryError(f"the pickle keeps more than {most:,} values waiting")
+        return False
 
     def float_run(self) -> bool:
         """Take floats that end a list, at most one frame's border among them, without making objects of them."""
         data, end = self.data, self.position
         runs = []
-        if match := _FLOATS.match(data, end):
-            runs.append(match.span())
-            end = match.end()
-            if data[end] == _FRAME and (match := _FLOATS.match(data, end + 9)):
-                runs.append(match.span())
-                end = match.end()
+        for _ in range(2):
+            count = self.count_floats(end)
+            if count < _FEW:
+                break
+            runs.append((end, count))
+            end += 9 * count
+            if data[end] != _FRAME:
+                break
+            end += 9
         if not runs or data[end] != _APPENDS:
             return False
-        for first, last in runs:
-            records = np.frombuffer(data, _FLOAT_RECORD, (last - first) // 9, first)
+        for start, count in runs:
+            records = np.frombuffer(data, _FLOAT_RECORD, count, start)
             self.stack.append(FloatRun(records["value"]))
         self.position = end
         return True
+
+    def count_floats(self, start: int) -> int:
+        """How many floats follow each other from byte ``start`` on."""
+        found, step = 0, self.expected
+        while True:
+            opcodes = self.data[start + 9 * found : start + 9 * (found + step) : 9]
+            same = len(opcodes) - len(opcodes.lstrip(b"G"))
+            found += same
+            if same < step:
+                break
+            step = min(2 * step, 2**16)
+        self.expected = max(16, min(found + 1, 2**13))
+        return min(found, (len(self.data) - start) // 9)
 
     def take(self, count: int) -> bytes:
         start, end = self.position, self.position + count
@@ -238,6 +274,11 @@ class _Machine:
             raise GalleryError("the pickle is cut off, or says a length that it does not have")
         self.position = end
         return self.data[start:end]
+
+    def byte(self) -> int:
+        value = self.data[self.position]
+        self.position += 1
+        return value
 
     def number(self, layout: str) -> Any:
         (value,) = struct.unpack(layout, self.take(struct.calcsize(layout)))
@@ -265,6 +306,9 @@ class _Machine:
                 del stack[start:]
                 return values
         raise GalleryError("the pickle is damaged: a mark is missing")
+
+    def memoize(self) -> None:
+        self.memo.append(self.stack[-1])
 
     def remember(self, index: int) -> None:
         value = self.stack[-1]
@@ -421,7 +465,7 @@ _ACTIONS: Final[dict[int, Callable[[_Machine], None]]] = {
     ord("I"): _push(_Machine.integer_line),
     ord("L"): _push(_Machine.integer_line),
     ord("J"): _push(lambda m: m.number("<i")),
-    ord("K"): _push(lambda m: m.number("<B")),
+    ord("K"): lambda m: m.stack.append(m.byte()),
     ord("M"): _push(lambda m: m.number("<H")),
     0x8A: _push(lambda m: m.long(m.number("<B"))),
     0x8B: _push(lambda m: m.long(m.number("<I"))),
@@ -432,7 +476,7 @@ _ACTIONS: Final[dict[int, Callable[[_Machine], None]]] = {
     ord("U"): _push(lambda m: _bytes(m, "<B").decode("latin1")),
     ord("T"): _push(lambda m: _bytes(m, "<i").decode("latin1")),
     ord("X"): _push(lambda m: _text(m, "<I")),
-    0x8C: _push(lambda m: _text(m, "<B")),
+    0x8C: lambda m: m.stack.append(m.take(m.byte()).decode("utf-8", "surrogatepass")),
     0x8D: _push(lambda m: _text(m, "<Q")),
     ord("C"): _push(lambda m: _bytes(m, "<B")),
     ord("B"): _push(lambda m: _bytes(m, "<I")),
@@ -452,12 +496,12 @@ _ACTIONS: Final[dict[int, Callable[[_Machine], None]]] = {
     ord("s"): _set_item,
     ord("u"): lambda m: m.set_items(m.since_mark()),
     ord("g"): lambda m: m.recall(m.checked_integer(m.line())),
-    ord("h"): lambda m: m.recall(m.number("<B")),
+    ord("h"): lambda m: m.recall(m.byte()),
     ord("j"): lambda m: m.recall(m.number("<I")),
     ord("p"): lambda m: m.remember(m.checked_integer(m.line())),
     ord("q"): lambda m: m.remember(m.number("<B")),
     ord("r"): lambda m: m.remember(m.number("<I")),
-    0x94: lambda m: m.remember(len(m.memo)),
+    0x94: _Machine.memoize,
     ord("c"): lambda m: m.name(m.line(), m.line()),
     0x93: _Machine.stack_name,
     ord("R"): _Machine.reduce,

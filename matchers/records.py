@@ -1,37 +1,65 @@
 """DeepFace's gallery records, read and written.
 
 DeepFace up to 0.0.98 keeps a gallery as a pickled list of dictionaries ``identity``, ``hash``, ``embedding``,
-``target_x``, ``target_y``, ``target_w``, ``target_h`` (``modules/recognition.py``); much older ones wrote a list of
-``[identity, embedding]``.
+``target_x``, ``target_y``, ``target_w``, ``target_h`` (``modules/recognition.py``); up to 0.0.85 it wrote lists of
+``identity, embedding, x, y, w, h``, and up to 0.0.80 of ``identity, embedding``.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import stat
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from matchers.base import FloatArray, GalleryFace
-from matchers.errors import GalleryError, InvalidName
-from matchers.files import written_atomically
-from matchers.names import person_name
+from matchers.base import Box, FloatArray, GalleryFace
+from matchers.errors import GalleryError
+from matchers.files import open_regular, written_atomically
 from matchers.pickles import FloatRun, Limits, load
+from matchers.sources import gallery_root, path_parts, person_of, source_of, written_prefix
 
 _BOX: Final = ("target_x", "target_y", "target_w", "target_h")
+_NO_BOX: Final = (0, 0, 0, 0)
 _MAX_DIMENSION: Final = 8192
 _MAX_IDENTITY: Final = 4096
 _MAX_DIGEST: Final = 128
-_AS_IT_IS: Final = "./"
-_DRIVE: Final = re.compile(r"[A-Za-z]:(?=[\\/])")
+# Rows that are scaled at once.
+_BLOCK: Final = 2048
+_SAME: Final = 1e-6
+_MAX_FACES: Final = 200
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """A record that is left out, and why."""
+
+    identity: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Records:
+    """The rows of a gallery file, in the file's order.
+
+    Attributes:
+        identities: paths of pictures, as DeepFace wrote them.
+        digests: DeepFace's hash of each picture; "" where there is none.
+        boxes: x, y, width, height of each face; zeros where there is none.
+        embeddings: (n, d) float32; rows of length 1, or zeros for faces without a usable embedding.
+        empty: rows without an embedding: DeepFace found no face in the picture.
+    """
+
+    identities: Sequence[str]
+    digests: Sequence[str]
+    boxes: Sequence[Box]
+    embeddings: FloatArray
+    empty: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,12 +67,16 @@ class Gallery:
     """What a gallery file holds.
 
     Attributes:
-        faces: in the file's order.
+        faces: in the file's order, each once.
         empty: identities without an embedding (DeepFace found no face in them).
+        unusable: records that no gallery can hold.
+        copies: how many records repeat another one.
     """
 
     faces: tuple[GalleryFace, ...]
     empty: tuple[str, ...]
+    unusable: tuple[Unusable, ...] = ()
+    copies: int = 0
 
 
 def read_gallery(path: Path) -> Gallery:
@@ -55,12 +87,68 @@ def read_gallery(path: Path) -> Gallery:
     folder there, or the file's stem when the picture lies at the root.
 
     Raises:
-        GalleryError: the file cannot be read, is damaged or hostile, or holds no gallery.
+        GalleryError: the file cannot be read, is damaged or hostile, holds no gallery, or a record that none can hold.
     """
     try:
-        return _gallery(load(_read_file(path)), path.parent.name)
+        with open_regular(path, Limits().max_bytes) as file:
+            gallery = gallery_of(read_pickle(file), path.parent.name)
+        for unusable in gallery.unusable:
+            raise GalleryError(f"the record of {unusable.identity!r} cannot be used: {unusable.reason}")
     except GalleryError as error:
         raise GalleryError(f"{path} is no gallery that can be read: {error}") from error
+    return gallery
+
+
+def read_pickle(file: IO[bytes], on_progress: Progress | None = None) -> Records:
+    """The records of a ``.pkl`` file.
+
+    Raises:
+        GalleryError: it is damaged or hostile, or holds no records.
+    """
+    try:
+        data = file.read()
+    except OSError as error:
+        raise GalleryError(f"{error.strerror}") from error
+    return _records(load(data, on_progress=on_progress))
+
+
+def gallery_of(records: Records, folder: str = "", root: Sequence[str] | None = None) -> Gallery:
+    """The faces of ``records``, by person and picture.
+
+    Faces of one picture without boxes, which very old files have, are told apart by numbers in place of ``x``.
+
+    Args:
+        folder: name of the folder where the file lies.
+        root: folders above the people, as the identities have them; None: what :func:`gallery_root` finds.
+    """
+    unusable = {row: reason for row, identity in enumerate(records.identities) if (reason := _wrong_path(identity))}
+    usable = [identity for row, identity in enumerate(records.identities) if row not in unusable]
+    top = gallery_root(usable, folder) if root is None and usable else tuple(root or ())
+    held = (records.embeddings != 0).any(axis=1)
+    rows: dict[tuple[str, Box], int] = {}
+    faces, empty, copies = [], [], 0
+    for row, (identity, digest, box) in enumerate(zip(records.identities, records.digests, records.boxes, strict=True)):
+        if row in unusable:
+            continue
+        if row in records.empty:
+            empty.append(identity)
+            continue
+        try:
+            if not held[row]:
+                raise GalleryError("its embedding is not made of finite numbers, some of them not 0")
+            source = source_of(identity, top)
+            person = person_of(source)
+            place = _free(records.embeddings, rows, source, box, row)
+        except GalleryError as error:
+            unusable[row] = str(error)
+            continue
+        if place is None:
+            copies += 1
+            continue
+        rows[source, place] = row
+        faces.append(GalleryFace(person, source, digest, records.embeddings[row], place))
+    left_out = (Unusable(_shown(records.identities[row]), unusable[row]) for row in sorted(unusable))
+    return Gallery(tuple(faces), tuple(empty), tuple(left_out), copies)
 
 
 def write_gallery(path: Path, faces: Iterable[GalleryFace]) -> None:
@@ -70,10 +158,39 @@ def write_gallery(path: Path, faces: Iterable[GalleryFace]) -> None:
         OSError: the disk is full, or the folder cannot be written; an older file stays as it was.
     """
     faces = list(faces)
-    sources = [face.source for face in faces]
-    prefix = "" if _relative(sources, path.parent.name) == sources else _AS_IT_IS
+    prefix = written_prefix([face.source for face in faces], path.parent.name)
     with written_atomically(path) as file:
-        _write_records(file, faces, prefix)
+        write_records(file, ((prefix + face.source, face.digest, face) for face in faces))
+
+
+def write_records(file: IO[bytes], records: Iterable[tuple[str, str, GalleryFace]]) -> None:
+    """The pickle of protocol 4 that ``pickle.dumps`` would write, without a list of Python floats per face.
+
+    Args:
+        records: identity, hash and face.
+    """
+    key = {name: _text(name) for name in ("identity", "hash", "embedding", *_BOX)}
+    file.write(b"\x80\x04]")
+    for identity, digest, face in records:
+        x, y, width, height = (struct.pack("<i", pixel) for pixel in face.box)
+        parts = (
+            b"}(",
+            key["identity"],
+            _text(identity),
+            key["hash"],
+            _text(digest),
+            key["embedding"],
+            b"](",
+            _floats(face.embedding),
+            b"e",
+            key["target_x"] + b"J" + x,
+            key["target_y"] + b"J" + y,
+            key["target_w"] + b"J" + width,
+            key["target_h"] + b"J" + height,
+            b"ua",
+        )
+        file.write(b"".join(parts))
+    file.write(b".")
 
 
 def check_face(face: GalleryFace, dimension: int) -> None:
@@ -89,65 +206,107 @@ def check_face(face: GalleryFace, dimension: int) -> None:
         reason = "its source or digest is not printable text"
     elif any(not -(2**31) <= value < 2**31 for value in face.box):
         reason = "its box is not made of pixels"
-    elif _person(face.source) != face.person:
+    elif person_of(face.source) != face.person:
         reason = f"it is of {face.person}, but the first folder of its source names the person"
     else:
         return
     raise GalleryError(f"the face of {face.source!r} does not fit a gallery file: {reason}")
 
 
-def _read_file(path: Path) -> bytes:
-    limit = Limits().max_bytes
-    try:
-        # Without O_NONBLOCK a named pipe would wait for a writer.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-                raise GalleryError(f"it is no file of at most {limit:,} bytes")
-            return file.read()
-    except OSError as error:
-        raise GalleryError(f"{error.strerror}") from error
+def unit_rows(blocks: Iterable[npt.NDArray[Any]], count: int, dimension: int) -> FloatArray:
+    """(count, dimension) float32 out of consecutive ``blocks`` of rows, each row scaled to length 1.
+
+    Rows that cannot be scaled (of zeros, or not finite) become zeros.
+    """
+    rows = np.zeros((count, dimension), np.float32)
+    start = 0
+    for block in blocks:
+        exact = np.asarray(block, np.float64)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            norms = np.sqrt(np.einsum("ij,ij->i", exact, exact))[:, np.newaxis]
+            good = np.isfinite(norms) & (norms > 1e-12)
+            np.divide(exact, norms, out=rows[start : start + len(block)], where=good, casting="same_kind")
+        start += len(block)
+    return rows
 
 
-def _gallery(value: object, folder: str) -> Gallery:
+def clean_digest(value: object) -> str:
+    """DeepFace's hash of a picture, "" for anything else."""
+    return value if isinstance(value, str) and _is_text(value, _MAX_DIGEST) else ""
+
+
+def check_dimension(dimension: int) -> None:
+    """Make sure that embeddings of that length can be those of a face.
+
+    Raises:
+        GalleryError: they cannot.
+    """
+    if dimension > _MAX_DIMENSION:
+        raise GalleryError(f"an embedding has more than {_MAX_DIMENSION} numbers")
+
+
+def _records(value: object) -> Records:
     if not isinstance(value, list):
         raise GalleryError("it holds no list of records")
-    rows = [_row(record) for record in value]
-    sources = _relative([identity for identity, _, _, _ in rows], folder)
-    faces, empty = [], []
-    for (identity, digest, embedding, box), source in zip(rows, sources, strict=True):
-        if embedding is None:
-            empty.append(identity)
+    identities, digests, boxes, vectors, empty = [], [], [], [], set()
+    dimensions = set()
+    for row, record in enumerate(value):
+        identity, digest, embedding, box = _row(record)
+        vector = _vector(embedding)
+        if vector is None:
+            empty.add(row)
         else:
-            faces.append(GalleryFace(_person(source), source, digest, embedding, box))
-    dimensions = {len(face.embedding) for face in faces}
+            dimensions.add(len(vector))
+        identities.append(identity)
+        digests.append(digest)
+        boxes.append(box)
+        vectors.append(vector)
+        # What was taken over need not stay in memory twice.
+        value[row] = None
     if len(dimensions) > 1:
         raise GalleryError(f"its embeddings have different lengths: {', '.join(map(str, sorted(dimensions)))}")
-    return Gallery(tuple(faces), tuple(empty))
+    dimension = dimensions.pop() if dimensions else 0
+    nothing = np.zeros(dimension)
+    blocks = (
+        np.stack([nothing if vector is None else vector for vector in vectors[start : start + _BLOCK]])
+        for start in range(0, len(vectors), _BLOCK)
+    )
+    return Records(identities, digests, boxes, unit_rows(blocks, len(vectors), dimension), frozenset(empty))
 
 
-_Row = tuple[str, str, FloatArray | None, tuple[int, int, int, int]]
-
-
-def _row(record: object) -> _Row:
-    if isinstance(record, list | tuple) and len(record) == 2:
-        return _identity(record[0]), "", _embedding(record[1]), (0, 0, 0, 0)
+def _row(record: object) -> tuple[str, str, object, Box]:
+    if isinstance(record, list | tuple) and len(record) in {2, 6}:
+        return _identity(record[0]), "", record[1], _pixels(record[2:] or _NO_BOX)
     if not isinstance(record, dict) or "identity" not in record or "embedding" not in record:
         raise GalleryError("a record has no identity and embedding")
-    digest = record.get("hash")
-    x, y, width, height = (_pixel(record.get(key)) for key in _BOX)
-    return (
-        _identity(record["identity"]),
-        digest if isinstance(digest, str) and _is_text(digest, _MAX_DIGEST) else "",
-        _embedding(record["embedding"]),
-        (x, y, width, height),
-    )
+    box = _pixels([record.get(key) for key in _BOX])
+    return _identity(record["identity"]), clean_digest(record.get("hash")), record["embedding"], box
 
 
 def _identity(value: object) -> str:
-    if not isinstance(value, str) or not value or not _is_text(value, _MAX_IDENTITY):
+    if not isinstance(value, str):
         raise GalleryError("an identity is not the path of a picture")
     return value
+
+
+def _wrong_path(identity: str) -> str:
+    if not identity or not _is_text(identity, _MAX_IDENTITY):
+        return "an identity is not the path of a picture"
+    try:
+        path_parts(identity)
+    except GalleryError as error:
+        return str(error)
+    return ""
+
+
+def _shown(identity: str) -> str:
+    """What may stand in a report."""
+    return "".join(letter for letter in identity[:_MAX_IDENTITY] if letter.isprintable())
+
+
+def _pixels(values: Sequence[object]) -> Box:
+    x, y, width, height = map(_pixel, values)
+    return x, y, width, height
 
 
 def _pixel(value: object) -> int:
@@ -158,28 +317,20 @@ def _pixel(value: object) -> int:
     return int(value)
 
 
-def _embedding(value: object) -> FloatArray | None:
+def _vector(value: object) -> npt.NDArray[Any] | None:
+    """(d,) numbers; None when there are none."""
     if value is None:
         return None
-    vector = _vector(value)
-    if vector.size == 0:
-        return None
-    with np.errstate(over="ignore"):
-        norm = float(np.linalg.norm(vector))
-    if not np.isfinite(norm) or norm < 1e-12:
-        raise GalleryError("an embedding is not made of finite numbers")
-    return np.asarray(vector / norm, np.float32)
-
-
-def _vector(value: object) -> npt.NDArray[np.float64]:
     if isinstance(value, np.ndarray):
-        if value.ndim != 1 or value.size > _MAX_DIMENSION:
+        if value.ndim != 1:
             raise GalleryError("an embedding is not a list of numbers")
-        return value.astype(np.float64)
+        check_dimension(value.size)
+        return value if value.size else None
     if not isinstance(value, list | tuple):
         raise GalleryError("an embedding is not a list of numbers")
-    if sum(len(part.values) if isinstance(part, FloatRun) else 1 for part in value) > _MAX_DIMENSION:
-        raise GalleryError(f"an embedding has more than {_MAX_DIMENSION} numbers")
+    check_dimension(sum(len(part.values) if isinstance(part, FloatRun) else 1 for part in value))
+    if len(value) == 1 and isinstance(value[0], FloatRun):
+        return value[0].values
     parts: list[npt.NDArray[Any]] = []
     for part in value:
         if isinstance(part, FloatRun):
@@ -188,70 +339,27 @@ def _vector(value: object) -> npt.NDArray[np.float64]:
             parts.append(np.array([part], np.float64))
         else:
             raise GalleryError("an embedding is not a list of numbers")
-    return np.concatenate(parts).astype(np.float64) if parts else np.empty(0)
+    return np.concatenate(parts).astype(np.float64) if parts else None
 
 
-def _relative(identities: Sequence[str], folder: str) -> list[str]:
-    """Identities as paths below the gallery's root, ``/`` between parts.
+def _free(embeddings: FloatArray, rows: dict[tuple[str, Box], int], source: str, box: Box, row: int) -> Box | None:
+    """Where to put a face of ``source``; None when it is there already.
 
-    Relative identities of one or two parts, which is what this program writes, stay as they are even when all faces
-    belong to one person; so do identities behind ``./``, which it writes when they would be taken for something else.
+    Raises:
+        GalleryError: another face is at the same place of the picture.
     """
-    if all(map(_is_short, identities)):
-        return list(identities)
-    if all(identity.startswith(_AS_IT_IS) for identity in identities):
-        return [identity.removeprefix(_AS_IT_IS) for identity in identities]
-    paths = [_parts(identity) for identity in identities]
-    parents = [path[:-1] for path in paths]
-    # What the first and the last in order share, all share.
-    pairs = zip(min(parents), max(parents), strict=False)
-    root = [part for part, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
-    shared = len(root)
-    if folder in root:
-        shared -= root[::-1].index(folder)
-    elif shared and all(len(path) == shared + 1 for path in paths):
-        shared -= 1
-    return ["/".join(path[shared:]) for path in paths]
-
-
-def _is_short(identity: str) -> bool:
-    parts = identity.split("/")
-    return len(parts) <= 2 and "\\" not in identity and not {"", ".", ".."} & {*parts} and not _DRIVE.match(identity)
-
-
-def _parts(identity: str) -> tuple[str, ...]:
-    path = _DRIVE.sub("", identity).replace("\\", "/")
-    parts = tuple(part for part in path.split("/") if part not in {"", ".", ".."})
-    if not parts:
-        raise GalleryError("an identity is not the path of a picture")
-    return parts
+    x, y, width, height = box
+    for number in range(1 if width or height else _MAX_FACES):
+        other = rows.get((source, (x + number, y, width, height)))
+        if other is None:
+            return x + number, y, width, height
+        if np.abs(embeddings[other] - embeddings[row]).max() < _SAME:
+            return None
+    raise GalleryError("its picture has another face at the same place")
 
 
 def _is_text(value: str, limit: int) -> bool:
     return len(value) <= limit and value.isprintable()
-
-
-def _person(source: str) -> str:
-    folder, slash, _ = source.partition("/")
-    name = folder if slash else PurePosixPath(source).stem
-    try:
-        return person_name(name)
-    except InvalidName as error:
-        raise GalleryError(f"the folder of a picture is no name of a person: {error}") from error
-
-
-def _write_records(file: IO[bytes], faces: Iterable[GalleryFace], prefix: str) -> None:
-    """The pickle of protocol 4 that ``pickle.dumps`` would write, without a list of Python floats per face."""
-    file.write(b"\x80\x04]")
-    for face in faces:
-        values: dict[str, bytes] = {
-            "identity": _text(prefix + face.source),
-            "hash": _text(face.digest),
-            "embedding": b"](" + _floats(face.embedding) + b"e",
-            **{key: b"J" + struct.pack("<i", pixel) for key, pixel in zip(_BOX, face.box, strict=True)},
-        }
-        file.write(b"}(" + b"".join(_text(key) + value for key, value in values.items()) + b"ua")
-    file.write(b".")
 
 
 def _text(value: str) -> bytes:

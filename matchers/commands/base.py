@@ -6,7 +6,11 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+<<<<<<< HEAD
 from functools import partial
+=======
+from dataclasses import dataclass
+>>>>>>> 40c1360 (Galleries: .npz, .parquet and .feather of DeepFace are read; import and export on the command line)
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +22,7 @@ from matchers.errors import MatcherError
 from matchers.gates import gates_of
 from matchers.recording.report import Judge, count_differences
 from matchers.service import Stores, open_stores
+from models.card import ModelCard
 from models.settings import Settings
 from models.store import ModelStore
 from runtime.engine import FaceEngine, open_engine
@@ -67,13 +72,29 @@ def opened(settings: Settings) -> Iterator[tuple[FaceEngine, Stores]]:
         yield engine, stores
 
 
+@dataclass(frozen=True, slots=True)
+class Galleries:
+    """The stores, and what the models that fill them are."""
+
+    stores: Stores
+    embedder: ModelCard
+    detector: str
+
+
 @contextmanager
-def opened_stores(settings: Settings) -> Iterator[Stores]:
-    """The stores alone, for commands that look at no picture."""
+def opened_galleries(settings: Settings) -> Iterator[Galleries]:
+    """The stores with the cards of the models, which are not loaded."""
     models = ModelStore(settings.models_path)
     embedder, detector = models.find(settings.embedder, "embedding"), models.find(settings.detector, "detection")
     with open_stores(settings, embedder.card, detector.card.name) as stores:
-        yield stores
+        yield Galleries(stores, embedder.card, detector.card.name)
+
+
+@contextmanager
+def opened_stores(settings: Settings) -> Iterator[Stores]:
+    """The stores alone, for commands that look at no picture."""
+    with opened_galleries(settings) as galleries:
+        yield galleries.stores
 
 
 def judge_of(stores: Stores, settings: Settings) -> Judge:
