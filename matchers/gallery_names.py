@@ -121,8 +121,8 @@ def check_name(name: GalleryName, card: ModelCard, detector: str, accept: Collec
         told.append(f"The file's name does not tell {', '.join(unknown)}.")
     if name.alignment == "aligned" and card.alignment != "deepface":
         told.append(
-            f"If DeepFace made the gallery: it turned faces by their eyes, {card.name} gets faces placed by five points. "
-            "Distances to its faces are somewhat larger than among faces made here."
+            f"If DeepFace made the gallery: it turned faces by their eyes, {card.name} gets faces placed by five "
+            "points. Distances to its faces are somewhat larger than among faces made here."
         )
     return told
 
@@ -132,8 +132,8 @@ def _differing(name: GalleryName, card: ModelCard, detector: str) -> dict[Trait,
     if name.model and not is_model(card, name.model):
         found["model"] = (
             f"The gallery's embeddings are of DeepFace's model {name.model}, EMBEDDER is {card.name} (from "
-            f"{card.origin}): they cannot be compared. Set EMBEDDER to the model that made the gallery, or enrol the pictures anew with "
-            "`python -m matchers sync`."
+            f"{card.origin}): they cannot be compared. Set EMBEDDER to the model that made the gallery, or enrol the "
+            "pictures anew with `python -m matchers sync`."
         )
     if name.detector and name.detector != _plain(deepface_detector(detector)):
         ours = _OUR_DETECTOR.get(name.detector)

@@ -30,9 +30,9 @@ def add(commands: Commands) -> None:
         _export,
         summary="write a domain as a gallery file that DeepFace reads",
         description="Write every face of a domain into a gallery file of DeepFace: .pkl for DeepFace up to 0.0.98, "
-        ".npz for later\nones. In a folder it gets DeepFace's own file name, and the folder is taken for the one given to "
-        "DeepFace.find\n(db_path): DeepFace then takes over every face whose picture lies there unchanged.",
-        examples="  python -m matchers export --domain slovenia slovenia.pkl      # DeepFace.find(refresh_database=False)\n"
+        ".npz for later\nones. In a folder it gets DeepFace's own file name, and the folder is taken for the one given "
+        "to DeepFace.find\n(db_path): DeepFace then takes over every face whose picture lies there unchanged.",
+        examples="  python -m matchers export --domain slovenia slovenia.pkl           # for refresh_database=False\n"
         "  python -m matchers export --domain slovenia /srv/faces/slovenia    # the folder of pictures\n"
         "  python -m matchers export --domain slovenia --format npz /srv/faces/slovenia",
     )

@@ -39,9 +39,9 @@ def add(commands: Commands) -> None:
         _import,
         summary="bring a gallery file of DeepFace into both stores",
         description="Bring the faces of a gallery that DeepFace wrote (.pkl, .npz, .parquet, .feather) into both "
-        "stores. Nothing in\nthe file is run. Its name tells which model and detector made it; what does not fit EMBEDDER "
-        "and DETECTOR is\nrefused, with what to do. Faces that a store has already are left alone: run it as often as you "
-        "like. What only\nthe stores hold stays.",
+        "stores. Nothing in\nthe file is run. Its name tells which model and detector made it; what does not fit "
+        "EMBEDDER and DETECTOR\nis refused, with what to do. Faces that a store has already are left alone: run it as "
+        "often as you like.\nWhat only the stores hold stays.",
         examples="  python -m matchers import --domain slovenia \\\n"
         "      /srv/faces/slovenia/ds_model_arcface_detector_opencv_aligned_normalization_base_expand_0.pkl\n"
         "  python -m matchers import --domain slovenia --dry-run representations_arcface.pkl\n"
