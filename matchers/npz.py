@@ -34,6 +34,7 @@ _LIST: Final = b"PK\x01\x02"
 _LOCAL: Final = struct.Struct("<4s5H3I2H")
 _LARGE: Final = struct.Struct("<2H2Q")
 _UTF8: Final = 0x800
+_LAST_CHARACTER: Final = 0x10FFFF
 
 _MAGIC: Final = b"\x93NUMPY"
 _HEADER: Final = re.compile(
@@ -151,10 +152,9 @@ def _records(columns: dict[str, npt.NDArray[Any]]) -> Records:
     sides = [columns[name] for name in _PIXELS]
     if any(side.size and (side.min() < -(2**31) or side.max() >= 2**31) for side in sides):
         raise GalleryError("a face's box is not made of pixels")
-    try:
-        identities, digests = (columns[name].tolist() for name in _TEXTS)
-    except ValueError as error:
-        raise GalleryError("its text is damaged") from error
+    if any(columns[name].size and columns[name].view(np.uint32).max(initial=0) > _LAST_CHARACTER for name in _TEXTS):
+        raise GalleryError("its text is damaged")
+    identities, digests = (columns[name].tolist() for name in _TEXTS)
     boxes = list(zip(*(side.tolist() for side in sides), strict=True))
     blocks = (embeddings[start : start + _BLOCK] for start in range(0, count, _BLOCK))
     empty = frozenset(np.flatnonzero(~held).tolist()) if embeddings.shape[1] else frozenset(range(count))

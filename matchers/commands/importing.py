@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from matchers.commands.base import (
     print_json,
     progress_bars,
 )
-from matchers.errors import GalleryMismatch
+from matchers.errors import GalleryError, GalleryMismatch
 from matchers.files import open_regular
 from matchers.gallery_names import TRAITS
 from matchers.importing import MAX_BYTES, GalleryFile, ImportReport, import_gallery
@@ -68,21 +69,25 @@ def add(commands: Commands) -> None:
 def _import(args: argparse.Namespace, settings: Settings) -> int:
     domain_name(args.domain)
     path: Path = args.file
-    with opened_galleries(settings) as there, progress_bars() as bar:
+    with ExitStack() as stack:
         try:
-            with open_regular(path, MAX_BYTES) as file:
-                gallery = GalleryFile(file, path.name, path.absolute().parent.name)
-                report = import_gallery(
-                    there.stores,
-                    there.embedder,
-                    there.detector,
-                    args.domain,
-                    gallery,
-                    stage=bar,
-                    accept=args.accept,
-                    root=args.root,
-                    dry_run=args.dry_run,
-                )
+            file = stack.enter_context(open_regular(path, MAX_BYTES))
+        except GalleryError as error:
+            raise InputError(f"{path} cannot be read: {error}") from error
+        there = stack.enter_context(opened_galleries(settings))
+        bars = stack.enter_context(progress_bars())
+        try:
+            report = import_gallery(
+                there.stores,
+                there.embedder,
+                there.detector,
+                args.domain,
+                GalleryFile(file, path.name, path.absolute().parent.name),
+                stage=bars,
+                accept=args.accept,
+                root=args.root,
+                dry_run=args.dry_run,
+            )
         except GalleryMismatch as error:
             flags = " ".join(f"--accept {trait}" for trait in error.traits)
             raise InputError(f"{path}: {error}{f' To import it all the same: {flags}' if flags else ''}") from error

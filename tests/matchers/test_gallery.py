@@ -368,7 +368,9 @@ def test_what_is_written_is_what_deepface_reads(store: PklStore) -> None:
         (["C:\\amy.jpg", "C:\\bob\\1.jpg"], ["amy.jpg", "bob/1.jpg"]),
         (["/amy.jpg", "/bob.jpg"], ["amy.jpg", "bob.jpg"]),
         (["../pictures/amy/1.jpg", "../pictures/bob/1.jpg"], ["amy/1.jpg", "bob/1.jpg"]),
-        (["./amy/old/1.jpg", "./amy/old/2.jpg"], ["amy/old/1.jpg", "amy/old/2.jpg"]),
+        (["./faces/amy/1.jpg", "./faces/bob/1.jpg"], ["amy/1.jpg", "bob/1.jpg"]),
+        (["./amy/1.jpg", "./bob/1.jpg"], ["amy/1.jpg", "bob/1.jpg"]),
+        (["././amy/old/1.jpg", "././amy/old/2.jpg"], ["amy/old/1.jpg", "amy/old/2.jpg"]),
     ],
 )
 def test_galleries_that_moved_keep_their_people(tmp_path: Path, identities: list[str], sources: list[str]) -> None:
