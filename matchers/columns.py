@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from matchers.base import Box, Entry, FloatArray, GalleryFace
-from matchers.records import _person as person_of
 from matchers.scan import Codes, IndexArray, encode
+from matchers.sources import person_of
 
 BLOCK = 4096
 """Faces that are handled at once where many are."""

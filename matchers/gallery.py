@@ -19,17 +19,14 @@ from pathlib import Path
 from matchers.base import Entry, FloatArray, GalleryFace, Match
 from matchers.columns import Change, Columns, raw, text
 from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
-<<<<<<< HEAD
 from matchers.files import remove_parts, written_atomically
-from matchers.matrix_file import matrix_path, open_matrix, write_matrix
-=======
-from matchers.files import remove_parts
 from matchers.gallery_names import gallery_file
->>>>>>> 40c1360 (Galleries: .npz, .parquet and .feather of DeepFace are read; import and export on the command line)
+from matchers.matrix_file import matrix_path, open_matrix, write_matrix
 from matchers.names import domain_name, is_domain_name
 from matchers.record_bytes import BEGIN, END, encoded
-from matchers.records import _AS_IT_IS, _relative, check_face, read_gallery
+from matchers.records import check_face, read_gallery
 from matchers.scan import nearest
+from matchers.sources import written_prefix
 from models.card import ModelCard
 
 _CHECK_SECONDS = 0.2
@@ -65,23 +62,15 @@ class PklStore:
     A replaced file that cannot be read is logged, and the last good gallery keeps answering.
     """
 
-<<<<<<< HEAD
     def __init__(self, root: Path, embedder: ModelCard, detector: str, mapped_from: int = _MAPPED_FROM) -> None:
-        """``detector``: its name becomes part of the file names, as DeepFace has it.
+        """``detector``: name of its card; as DeepFace calls it, it becomes part of the file names.
 
         ``mapped_from``: so many faces get a file beside their gallery that is mapped into memory.
         """
         self.root = root
         self._dimension = embedder.dimension
         self._mapped_from = mapped_from
-        self._file = f"ds_model_{embedder.name}_detector_{detector}_aligned_normalization_base_expand_0.pkl"
-=======
-    def __init__(self, root: Path, embedder: ModelCard, detector: str) -> None:
-        """``detector``: name of its card; as DeepFace calls it, it becomes part of the file names."""
-        self.root = root
-        self._dimension = embedder.dimension
         self._file = gallery_file(embedder.name, detector)
->>>>>>> 40c1360 (Galleries: .npz, .parquet and .feather of DeepFace are read; import and export on the command line)
         self._slots: dict[str, _Slot] = {}
 
     def path(self, domain: str) -> Path:
@@ -318,8 +307,7 @@ def _stamp(path: Path) -> _Stamp | None:
 def _write(path: Path, change: Change) -> None:
     """Write a ``.pkl`` gallery that DeepFace up to 0.0.98 reads, atomically."""
     sources, digests = change.sources().raw(), change.digests().raw()
-    names = [text(source) for source in sources]
-    prefix = raw("" if _relative(names, path.parent.name) == names else _AS_IT_IS)
+    prefix = raw(written_prefix([text(source) for source in sources], path.parent.name))
     with written_atomically(path) as file:
         file.write(BEGIN)
         for part in change.blocks():

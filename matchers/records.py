@@ -7,9 +7,9 @@ DeepFace up to 0.0.98 keeps a gallery as a pickled list of dictionaries ``identi
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -20,6 +20,7 @@ from matchers.base import Box, FloatArray, GalleryFace
 from matchers.errors import GalleryError
 from matchers.files import open_regular, written_atomically
 from matchers.pickles import FloatRun, Limits, load
+from matchers.record_bytes import BEGIN, END, encoded
 from matchers.sources import gallery_root, path_parts, person_of, source_of, written_prefix
 
 _BOX: Final = ("target_x", "target_y", "target_w", "target_h")
@@ -164,33 +165,18 @@ def write_gallery(path: Path, faces: Iterable[GalleryFace]) -> None:
 
 
 def write_records(file: IO[bytes], records: Iterable[tuple[str, str, GalleryFace]]) -> None:
-    """The pickle of protocol 4 that ``pickle.dumps`` would write, without a list of Python floats per face.
+    """The pickle of protocol 4 that DeepFace up to 0.0.98 reads.
 
     Args:
         records: identity, hash and face.
     """
-    key = {name: _text(name) for name in ("identity", "hash", "embedding", *_BOX)}
-    file.write(b"\x80\x04]")
-    for identity, digest, face in records:
-        x, y, width, height = (struct.pack("<i", pixel) for pixel in face.box)
-        parts = (
-            b"}(",
-            key["identity"],
-            _text(identity),
-            key["hash"],
-            _text(digest),
-            key["embedding"],
-            b"](",
-            _floats(face.embedding),
-            b"e",
-            key["target_x"] + b"J" + x,
-            key["target_y"] + b"J" + y,
-            key["target_w"] + b"J" + width,
-            key["target_h"] + b"J" + height,
-            b"ua",
-        )
-        file.write(b"".join(parts))
-    file.write(b".")
+    file.write(BEGIN)
+    rest = iter(records)
+    while block := list(islice(rest, _BLOCK)):
+        identities, digests = ([_utf8(record[column]) for record in block] for column in (0, 1))
+        boxes = np.array([face.box for _, _, face in block], np.int32)
+        file.write(encoded(identities, digests, boxes, np.stack([face.embedding for _, _, face in block])))
+    file.write(END)
 
 
 def check_face(face: GalleryFace, dimension: int) -> None:
@@ -362,13 +348,5 @@ def _is_text(value: str, limit: int) -> bool:
     return len(value) <= limit and value.isprintable()
 
 
-def _text(value: str) -> bytes:
-    data = value.encode("utf-8", "surrogatepass")
-    return b"X" + struct.pack("<I", len(data)) + data
-
-
-def _floats(vector: FloatArray) -> bytes:
-    record = np.empty(len(vector), [("opcode", "u1"), ("value", ">f8")])
-    record["opcode"] = ord("G")
-    record["value"] = vector
-    return record.tobytes()
+def _utf8(value: str) -> bytes:
+    return value.encode("utf-8", "surrogatepass")
