@@ -9,22 +9,20 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError as SettingsError
 
-<<<<<<< HEAD
-from matchers.commands import demo, evaluate, mode, purge, repair, report, search, status, sync, validate
-=======
 from matchers.commands import (
     demo,
     evaluate,
     exporting,
     importing,
+    mode,
     purge,
     repair,
+    report,
     search,
     status,
     sync,
     validate,
 )
->>>>>>> 40c1360 (Galleries: .npz, .parquet and .feather of DeepFace are read; import and export on the command line)
 from matchers.commands.base import BAD_INPUT, EXIT_STATUS, InputError
 from matchers.errors import GalleryFileError, InvalidName, MatcherError, UnknownDomain
 from matchers.evaluation import EvaluationError
@@ -37,11 +35,20 @@ from models.settings import Settings
 from runtime.errors import ImageError, RuntimeFault
 from runtime.pairs import PairsError
 
-<<<<<<< HEAD
-COMMANDS = (sync, search, status, repair, purge, demo, validate, evaluate, mode, report)
-=======
-COMMANDS = (sync, importing, exporting, search, status, repair, purge, demo, validate, evaluate)
->>>>>>> 40c1360 (Galleries: .npz, .parquet and .feather of DeepFace are read; import and export on the command line)
+COMMANDS = (
+    sync,
+    importing,
+    exporting,
+    search,
+    status,
+    repair,
+    purge,
+    demo,
+    validate,
+    evaluate,
+    mode,
+    report,
+)
 
 _WRONG_INPUT = (
     InputError,

@@ -173,7 +173,7 @@ def write_records(file: IO[bytes], records: Iterable[tuple[str, str, GalleryFace
     file.write(BEGIN)
     rest = iter(records)
     while block := list(islice(rest, _BLOCK)):
-        identities, digests = ([_utf8(record[column]) for record in block] for column in (0, 1))
+        identities, digests = [_utf8(one) for one, _, _ in block], [_utf8(one) for _, one, _ in block]
         boxes = np.array([face.box for _, _, face in block], np.int32)
         file.write(encoded(identities, digests, boxes, np.stack([face.embedding for _, _, face in block])))
     file.write(END)

@@ -6,11 +6,8 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-<<<<<<< HEAD
-from functools import partial
-=======
 from dataclasses import dataclass
->>>>>>> 40c1360 (Galleries: .npz, .parquet and .feather of DeepFace are read; import and export on the command line)
+from functools import partial
 from typing import Any
 
 from rich.console import Console
