@@ -2,6 +2,8 @@
 
 python benchmarks/deepface_peer.py crops tests/runtime/deepface_crops.npz
 python benchmarks/deepface_peer.py boxes PICTURE... tests/runtime/deepface_boxes.json
+python benchmarks/deepface_peer.py weights FACES arcface_weights.h5 arcface_weights.onnx     (with TensorFlow)
+python benchmarks/deepface_peer.py find FACES answers.json --normalization base
 """
 
 from __future__ import annotations
@@ -9,10 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from deepface import DeepFace
 from deepface.models.Detector import FacialAreaRegion
 from deepface.modules import detection, preprocessing
 
@@ -72,6 +77,72 @@ def write_boxes(pictures: Sequence[Path], output: Path) -> None:
     output.write_text("{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in found.items()) + "\n}\n")
 
 
+def write_weights(faces: Path, h5: Path, onnx: Path) -> None:
+    """DeepFace's ArcFace with random weights, as its ``.h5`` for TensorFlow and as the same network for ONNX Runtime.
+
+    The norms take their statistics from the faces themselves: left at their initial values, 34 layers would put all
+    faces on one point.
+    """
+    import tf2onnx  # noqa: PLC0415
+    import tf_keras  # noqa: PLC0415
+    from deepface.models.facial_recognition import ArcFace  # noqa: PLC0415
+
+    crops = [
+        preprocessing.resize_image(face["face"], (112, 112))
+        for path in sorted(faces.rglob("*.*"))
+        for face in detection.extract_faces(str(path), color_face="bgr", enforce_detection=False)
+    ]
+    base, layers = ArcFace.ResNet34(), tf_keras.layers
+    x = layers.BatchNormalization(momentum=0.9, epsilon=2e-5)(base.outputs[0])
+    x = layers.Flatten()(layers.Dropout(0.4)(x))
+    x = layers.Dense(512, use_bias=True, kernel_initializer="glorot_normal")(x)
+    x = layers.BatchNormalization(momentum=0.9, epsilon=2e-5, name="embedding", scale=True)(x)
+    model = tf_keras.models.Model(base.inputs[0], x)
+    random = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, layers.PReLU):
+            layer.set_weights([random.normal(0.25, 0.1, weight.shape) for weight in layer.get_weights()])
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.0
+            gamma, beta, *statistics = layer.get_weights()
+            layer.set_weights([random.uniform(0.5, 1.5, gamma.shape), random.normal(0, 0.1, beta.shape), *statistics])
+        if isinstance(layer, layers.Dropout):
+            layer.rate = 0.0
+    model(np.concatenate(crops), training=True)
+    model.save_weights(str(h5), save_format="h5")
+    ArcFace.weight_utils.download_weights_if_necessary = lambda **_: str(h5)
+    tf2onnx.convert.from_keras(ArcFace.load_model(), output_path=str(onnx))
+
+
+def write_answers(faces: Path, output: Path, normalization: str) -> None:
+    """Faces and embeddings of every picture by ``represent``, and its nearest by ``find``, nearest first.
+
+    ``find`` keeps its gallery in the folder ``faces``.
+    """
+    options = {"model_name": "ArcFace", "detector_backend": "opencv", "normalization": normalization, "align": True}
+    pictures = []
+    for path in sorted(faces.rglob("*.png")):
+        found = DeepFace.represent(str(path), **options)
+        results = DeepFace.find(
+            str(path), str(faces), threshold=10, silent=True, refresh_database=not pictures, **options
+        )
+        pictures.append(
+            {
+                "source": path.relative_to(faces).as_posix(),
+                "boxes": [[face["facial_area"][key] for key in "xywh"] for face in found],
+                "embeddings": [face["embedding"] for face in found],
+                "find": [_ranking(result, faces) for result in results],
+            }
+        )
+    answers = {"deepface": version("deepface"), "opencv": cv2.__version__, "pictures": pictures}
+    output.write_text(json.dumps(answers, default=float))
+
+
+def _ranking(result: Any, faces: Path) -> list[tuple[str, float]]:
+    rows = result if isinstance(result, list) else result.to_dict("records")
+    return [(Path(row["identity"]).relative_to(faces).as_posix(), float(row["distance"])) for row in rows]
+
+
 def _eye(point: tuple[int, int] | None) -> list[int] | None:
     return None if point is None else [int(value) for value in point]
 
@@ -87,6 +158,16 @@ def main() -> None:
     boxes.add_argument("pictures", type=Path, nargs="+")
     boxes.add_argument("output", type=Path)
     boxes.set_defaults(run=lambda options: write_boxes(options.pictures, options.output))
+    weights = commands.add_parser("weights", help="ArcFace with random weights")
+    weights.add_argument("faces", type=Path)
+    weights.add_argument("h5", type=Path)
+    weights.add_argument("onnx", type=Path)
+    weights.set_defaults(run=lambda options: write_weights(options.faces, options.h5, options.onnx))
+    find = commands.add_parser("find", help="what represent and find answer for every picture of a folder")
+    find.add_argument("faces", type=Path)
+    find.add_argument("output", type=Path)
+    find.add_argument("--normalization", default="base")
+    find.set_defaults(run=lambda options: write_answers(options.faces, options.output, options.normalization))
     options = parser.parse_args()
     options.run(options)
 

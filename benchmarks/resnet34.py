@@ -22,11 +22,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convert.parity import SourceNetwork
 from convert.portraits import Portrait, portraits_from
-from convert.presets import Changes, Origin, find_preset, make_card
 from convert.repair import make_model
 from convert.views import views
 from convert.write import write_model
 from models.card import ModelCard
+from models.presets import Changes, Origin, find_preset, make_card
 from models.settings import Settings
 from runtime.align import align_deepface
 

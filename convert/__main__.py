@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from convert.defaults import default_weights
 from convert.errors import ConvertError
 from convert.fetch import Fetched, Options, fetch
-from convert.presets import PRESETS, Changes, find_preset
 from convert.progress import Progress
 from models.catalog import load_catalog
 from models.errors import ModelError
+from models.presets import PRESETS, Changes, find_preset
 from models.settings import Settings
 from runtime.errors import RuntimeFault
 

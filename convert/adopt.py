@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from convert.errors import ConvertError, FacesError, PresetError
+from convert.errors import ConvertError, FacesError
 from convert.parity import DETECTOR_SIDE, SourceNetwork
 from convert.portraits import Portrait, crops
-from convert.presets import Changes, Origin, Preset, make_card
 from convert.repair import make_model
 from convert.write import write_model
 from models.card import ModelCard, load_card
-from models.errors import CardError
+from models.errors import CardError, PresetError
+from models.presets import Changes, Origin, Preset, fed_as, make_card
 from models.verify import fit_problems, signature
 from runtime.detectors import open_detector
 from runtime.embed import Embedder
@@ -80,8 +80,7 @@ def adopt(
     say(f"{source.name}: checking against the preset {preset.name}")
     model = _load(data, source)
     inputs, outputs = SourceNetwork(data).signature()
-    if preset.name == "insightface-arcface" and normalises_itself(model):
-        preset = replace(preset, mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), notes="Normalises its input itself.")
+    preset = fed_as(preset, model.graph)
     card = make_card(preset, changes, output.stem, (inputs, outputs), origin)
     say(f"{source.name}: repairing and comparing with the source")
     made = make_model(data, card, {})
@@ -154,14 +153,6 @@ def nudged(face: Detections) -> Detections:
     moved = face.landmarks + pattern * size * NUDGE
     boxes = face.boxes + np.array([1, -1, 1, 1], np.float32) * size[:, 0] * NUDGE
     return Detections(boxes.astype(np.float32), moved.astype(np.float32), face.scores)
-
-
-def normalises_itself(model: onnx.ModelProto) -> bool:
-    """Whether the first nodes subtract and multiply, so that raw pixels go in (as InsightFace's loader decides)."""
-    names = [node.name + node.op_type for node in model.graph.node[:8]]
-    return any("Sub" in name or "_minus" in name for name in names) and any(
-        "Mul" in name or "_mul" in name for name in names
-    )
 
 
 def read_source(path: Path) -> bytes:

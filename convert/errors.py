@@ -20,10 +20,6 @@ class RepairError(ConvertError):
     """A source file is not the network that it should be, or cannot be repaired."""
 
 
-class PresetError(ConvertError):
-    """A network does not fit what is said of it, or there is no such preset."""
-
-
 class FacesError(ConvertError):
     """There are no pictures of faces to work with."""
 

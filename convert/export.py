@@ -15,17 +15,18 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from convert.errors import ConvertError, ParityError, PrecisionError, PresetError
+from convert.errors import ConvertError, ParityError, PrecisionError
 from convert.keras_passes import KERAS_PASSES
 from convert.parity import EMBEDDER_BATCHES, MIN_COSINE, Parity, compare_outputs
 from convert.passes import apply, drop_passthrough, fold_constants
 from convert.portraits import Portrait, crops
-from convert.presets import Changes, Origin, find_preset, make_card
 from convert.repair import repair, tool_versions, with_card
 from convert.tensorflow import Source, open_source
 from convert.weights import Kind, recognise
 from convert.write import write_atomic, write_model
 from models.card import ModelCard
+from models.errors import PresetError
+from models.presets import Changes, Origin, find_preset, make_card
 from models.store import file_sha256
 from models.verify import signature
 from runtime.embed import Embedder

@@ -13,10 +13,10 @@ from convert.adopt import read_source
 from convert.errors import ConvertError, PrecisionError
 from convert.export import Exported, write_report
 from convert.precision import PrecisionOptions, apply_precision
-from convert.presets import Changes
 from convert.repair import with_card
 from convert.write import write_model
 from models.card import load_card
+from models.presets import Changes
 
 
 def change_precision(

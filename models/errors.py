@@ -11,3 +11,7 @@ class CardError(ModelError):
 
 class CatalogError(ModelError):
     """The catalog does not list what was asked for, or a listed file cannot be had."""
+
+
+class PresetError(ModelError):
+    """A network does not fit what is said of it, or there is no such preset."""

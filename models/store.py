@@ -20,10 +20,12 @@ class Model:
     Attributes:
         card: its contract.
         path: its file; None for one that a library ships inside itself.
+        pack: whether the file belongs to an InsightFace pack, so that it carries no card itself.
     """
 
     card: ModelCard
     path: Path | None
+    pack: bool = False
 
 
 class ModelStore:
@@ -41,7 +43,8 @@ class ModelStore:
         return sorted(path.stem for path in self.folder.glob("*.onnx") if not path.name.startswith("."))
 
     def find(self, reference: str, task: Task) -> Model:
-        """The model for ``task`` that ``reference`` means: what :meth:`resolve` takes, or a built-in one's name.
+        """The model for ``task`` that ``reference`` means: what :meth:`resolve` takes, the name of a built-in one, or
+        the folder of an InsightFace pack.
 
         Raises:
             ModelError: there is no such model.
@@ -49,6 +52,11 @@ class ModelStore:
         """
         if reference in BUILT_IN:
             found = Model(BUILT_IN[reference], None)
+        elif (folder := Path(reference).expanduser()).is_dir() and _is_path(reference):
+            # Imported here: it builds on this module.
+            from models.packs import find_in_pack  # noqa: PLC0415
+
+            found = Model(*find_in_pack(folder, task), pack=True)
         else:
             path = self.resolve(reference)
             found = Model(load_card(path), path)
@@ -68,7 +76,7 @@ class ModelStore:
             raise ModelError(
                 f"The model {reference!r} has no file: it is built in. DETECTOR={reference} works as it is."
             )
-        is_path = reference.endswith(".onnx") or "/" in reference or "\\" in reference
+        is_path = _is_path(reference)
         path = Path(reference).expanduser() if is_path else self.path(reference)
         if path.is_dir():
             raise ModelError(
@@ -88,6 +96,10 @@ class ModelStore:
             f"The model {reference!r} is not in {self.folder} (there: {present}). "
             f"Get it with `python -m convert fetch {reference}`; `python -m models list` shows what there is."
         )
+
+
+def _is_path(reference: str) -> bool:
+    return reference.endswith(".onnx") or "/" in reference or "\\" in reference
 
 
 def sidecar(path: Path) -> Path:

@@ -50,8 +50,13 @@ def verify_model(path: Path) -> list[str]:
 
 
 def verify_found(model: Model) -> list[str]:
-    """What is wrong with a model that a setting names, one sentence each; a built-in one is part of its library."""
-    return [] if model.path is None else verify_model(model.path)
+    """What is wrong with a model that a setting names, one sentence each.
+
+    Of a built-in one nothing is; for one of a pack, of which no sha256 is recorded, its form is looked at.
+    """
+    if model.path is None:
+        return []
+    return fit_problems(model.card, *signature(model.path)) if model.pack else verify_model(model.path)
 
 
 def fit_problems(card: ModelCard, inputs: Values, outputs: Values) -> list[str]:

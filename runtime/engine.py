@@ -90,8 +90,8 @@ def open_engine(settings: Settings) -> FaceEngine:
     return FaceEngine(
         open_built_in(detector.card)
         if detector.path is None
-        else open_detector(sessions.open(detector.path, provider, options)),
-        Embedder(sessions.open(embedder.path, provider, options)),
+        else open_detector(sessions.open(detector.path, provider, options, detector.card)),
+        Embedder(sessions.open(embedder.path, provider, options, embedder.card)),
     )
 
 

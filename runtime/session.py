@@ -27,8 +27,14 @@ class SharedSession:
     ONNX Runtime's thread pools do not survive ``fork``: a child opens its own session at its first run.
     """
 
-    def __init__(self, path: Path, provider: str = CPU, options: SessionOptions | None = None) -> None:
-        """Open ``path``.
+    def __init__(
+        self,
+        path: Path,
+        provider: str = CPU,
+        options: SessionOptions | None = None,
+        card: ModelCard | None = None,
+    ) -> None:
+        """Open ``path``; ``card`` is that of a file which carries none itself.
 
         Raises:
             ModelError: the file is missing, is not an ONNX model, or has no card.
@@ -40,7 +46,7 @@ class SharedSession:
         self._lock = threading.Lock()
         self._inherited: list[ort.InferenceSession] = []
         self._session: ort.InferenceSession | None = self._open()
-        self.card: ModelCard = read_card(self._session.get_modelmeta().custom_metadata_map, path)
+        self.card: ModelCard = card or read_card(self._session.get_modelmeta().custom_metadata_map, path)
         self.input_nodes: tuple[Any, ...] = tuple(self._session.get_inputs())
         self.output_nodes: tuple[Any, ...] = tuple(self._session.get_outputs())
         self.inputs: tuple[str, ...] = tuple(node.name for node in self._session.get_inputs())
@@ -96,12 +102,18 @@ class Sessions:
         self._lock = threading.Lock()
         self._open: dict[tuple[Path, str, SessionOptions], SharedSession] = {}
 
-    def open(self, path: Path, provider: str = CPU, options: SessionOptions | None = None) -> SharedSession:
+    def open(
+        self,
+        path: Path,
+        provider: str = CPU,
+        options: SessionOptions | None = None,
+        card: ModelCard | None = None,
+    ) -> SharedSession:
         """The session of ``path``, opened on the first call. Raises what :class:`SharedSession` raises."""
         key = (path.resolve(), provider, options or SessionOptions())
         with self._lock:
             if key not in self._open:
-                self._open[key] = SharedSession(*key)
+                self._open[key] = SharedSession(*key, card)
             return self._open[key]
 
 

@@ -15,9 +15,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from convert.adopt import normalises_itself
-from convert.presets import PRESETS, fit_preset
 from models.card import load_card
+from models.presets import PRESETS, fed_as, find_preset, fit_preset
 from models.settings import Settings
 from models.verify import verify_model
 from runtime.engine import open_engine
@@ -152,8 +151,8 @@ def test_help_teaches_every_preset() -> None:
 @pytest.mark.parametrize("operators", [("Sub", "Mul"), ("Sub",), ("Conv",)])
 def test_a_graph_that_normalises_its_input_is_known_by_its_first_nodes(operators: Sequence[str]) -> None:
     nodes = [helper.make_node(operator, ["x", "w"], ["y"]) for operator in operators]
-    model = helper.make_model(helper.make_graph(nodes, "g", [], []))
-    assert normalises_itself(model) == (len(operators) == 2)
+    preset = fed_as(find_preset("insightface-arcface"), helper.make_graph(nodes, "g", [], []))
+    assert (preset.mean == (0, 0, 0)) == (len(operators) == 2)
 
 
 def test_presets_say_where_a_network_does_not_fit() -> None:

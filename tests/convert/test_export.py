@@ -14,8 +14,8 @@ from convert.__main__ import main
 from convert.arcface import build_arcface, load_weights, read_legacy_weights
 from convert.errors import ParityError, WeightsError
 from convert.export import export, simplify
-from convert.presets import Changes
 from models.card import load_card
+from models.presets import Changes
 from runtime.session import SharedSession
 
 pytest.importorskip("tensorflow", reason="TensorFlow is only installed where weights are converted: '.[cpu,convert]'")

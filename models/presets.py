@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from convert.errors import PresetError
 from models.card import Alignment, ColourOrder, Layout, ModelCard, Task
-from models.errors import CardError
+from models.errors import CardError, PresetError
 from models.verify import DETECTOR_OUTPUTS
 
 Triple = tuple[float, float, float]
@@ -84,6 +83,23 @@ PRESETS = (
         threshold=0.68,
         threshold_origin=DEEPFACE_ORIGIN,
         notes="Fed as DeepFace feeds it with normalization `base`: BGR, divided by 255.",
+    ),
+    Preset(
+        name="deepface-arcface-normalized",
+        about='the same network for galleries that DeepFace wrote with normalization="ArcFace"',
+        task="embedding",
+        family="embedding",
+        layout="NHWC",
+        colour="BGR",
+        licence="not stated by the publisher",
+        mean=(127.5, 127.5, 127.5),
+        scale=(1 / 128, 1 / 128, 1 / 128),
+        alignment="deepface",
+        input_size=(112, 112),
+        dimension=512,
+        threshold=0.68,
+        threshold_origin=DEEPFACE_ORIGIN,
+        notes="Fed as DeepFace feeds it with normalization `ArcFace`: BGR, (pixel - 127.5) / 128.",
     ),
     Preset(
         name="sface",
@@ -244,6 +260,25 @@ def make_card(
         return ModelCard.from_json(json.dumps(values | said))
     except CardError as error:
         raise PresetError(f"No card can be made: {error}.") from error
+
+
+def fed_as(preset: Preset, graph: Any) -> Preset:
+    """The preset as it suits a network: an ArcFace of InsightFace that normalises its input itself takes raw pixels.
+
+    Args:
+        graph: an ``onnx.GraphProto``.
+    """
+    if preset.name != "insightface-arcface" or not _normalises_itself(graph):
+        return preset
+    return replace(preset, mean=(0.0, 0.0, 0.0), scale=(1.0, 1.0, 1.0), notes="Normalises its input itself.")
+
+
+def _normalises_itself(graph: Any) -> bool:
+    """Whether the first nodes subtract and multiply, so that raw pixels go in (as InsightFace's loader decides)."""
+    names = [node.name + node.op_type for node in graph.node[:8]]
+    return any("Sub" in name or "_minus" in name for name in names) and any(
+        "Mul" in name or "_mul" in name for name in names
+    )
 
 
 def fit_preset(preset: Preset, inputs: Values, outputs: Values) -> list[str]:
