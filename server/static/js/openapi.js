@@ -63,7 +63,7 @@ export class OpenApi {
         if (file !== undefined) parts.push(`-F ${name}=@${file}`);
       }
     } else if (body) {
-      parts.push("-H 'Content-Type: application/json'", `-d '${JSON.stringify(example(body.content)).replaceAll("'", `'\\''`)}'`);
+      parts.push("-H 'Content-Type: application/json'", `-d '${JSON.stringify(example(body.content) ?? {}).replaceAll("'", `'\\''`)}'`);
     }
     parts.push(`'${location.origin}${this.address(operation)}'`);
     return parts.join(" ");
