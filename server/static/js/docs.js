@@ -39,7 +39,7 @@ function reference(spec) {
   return h(
     "div",
     { class: "docs", lang: "en" },
-    h("nav", { class: "docs-index", "aria-label": _("Addresses") }, groups.map((group) => [h("h2", {}, group.tag), h("ul", {}, group.operations.map((operation) => h("li", {}, h("a", { href: `#${operation.operationId}` }, method(operation), h("span", {}, operation.summary)))))])),
+    h("nav", { class: "docs-index", "aria-label": _("Addresses") }, groups.map((group) => [h("h2", {}, group.tag), h("ul", {}, group.operations.map((operation) => h("li", {}, h("a", { href: `#${operation.operationId}` }, method(operation), h("span", {}, marked(operation.summary))))))])),
     h("div", { class: "stack" }, groups.map((group) => [h("div", { class: "docs-group" }, h("h2", {}, group.tag), group.about && h("p", { class: "muted" }, marked(group.about))), group.operations.map((operation) => endpoint(spec, operation))])),
   );
 }
@@ -52,7 +52,7 @@ function endpoint(spec, operation) {
     "article",
     { class: "card endpoint", id: operation.operationId },
     h("h3", { class: "endpoint-head" }, method(operation), h("code", {}, operation.path)),
-    h("p", { class: "endpoint-summary" }, operation.summary),
+    h("p", { class: "endpoint-summary" }, marked(operation.summary)),
     operation.description && h("p", { class: "muted" }, marked(operation.description)),
     operation.parameters.length > 0 && table(_("Parameters"), operation.parameters.map((parameter) => [parameter.name, `${parameter.in}${parameter.required ? ", required" : ""}`, marked(parameter.description ?? "")])),
     body && table(_("Body: {type}", { type: body.type }), spec.fields(body.schema).map((field) => [field.name, `${field.type}${field.required ? ", required" : ""}`, marked(field.about)])),
