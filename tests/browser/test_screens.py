@@ -1,4 +1,4 @@
-"""Every screen, on a phone and on a desk, by day and by night: it fits, it keeps nobody out, it complains of nothing."""
+"""Every screen, on a phone and on a desk, by day and by night: it fits, keeps nobody out and complains of nothing."""
 
 from __future__ import annotations
 
