@@ -307,7 +307,7 @@ def _add_card_options(parser: argparse.ArgumentParser) -> None:
     card.add_argument("--colour", choices=("RGB", "BGR"), help="channel order that the network expects")
     card.add_argument("--mean", type=_triple, metavar="M[,M,M]", help="subtracted from pixels of 0 to 255")
     card.add_argument("--scale", type=_triple, metavar="S[,S,S]", help="factor after that, for example 0.0078125")
-    card.add_argument("--alignment", choices=("similarity", "deepface"), help="how faces are cut out")
+    card.add_argument("--alignment", choices=("similarity", "deepface", "deepface-opencv5"), help="how faces are cut")
     card.add_argument("--template-shift", type=_pair, metavar="X,Y", help="pixels added to the 112 x 112 template")
     card.add_argument("--space", help="name of the embedding space; galleries of one space are comparable")
     card.add_argument("--licence", help="licence of the weights")

@@ -84,7 +84,7 @@ def is_model(card: ModelCard, model: str) -> bool:
     InsightFace's networks are called ArcFace as well; DeepFace's own is the one that is fed as DeepFace feeds it.
     """
     wanted = _plain(model)
-    if wanted == "arcface" and card.alignment != "deepface":
+    if wanted == "arcface" and not card.as_deepface:
         return False
     for text in (card.name, card.origin):
         words = re.findall(r"[a-z0-9]+", text.lower())
@@ -119,7 +119,7 @@ def check_name(name: GalleryName, card: ModelCard, detector: str, accept: Collec
         )
     elif unknown:
         told.append(f"The file's name does not tell {', '.join(unknown)}.")
-    if name.alignment == "aligned" and card.alignment != "deepface":
+    if name.alignment == "aligned" and not card.as_deepface:
         told.append(
             f"If DeepFace made the gallery: it turned faces by their eyes, {card.name} gets faces placed by five "
             "points. Distances to its faces are somewhat larger than among faces made here."
@@ -163,7 +163,7 @@ def _differing(name: GalleryName, card: ModelCard, detector: str) -> dict[Trait,
 
 def _normalisation(card: ModelCard) -> str:
     """DeepFace's name for how the card's network is fed (``modules/preprocessing.py``)."""
-    return "arcface" if card.alignment == "deepface" and card.mean == (127.5, 127.5, 127.5) else "base"
+    return "arcface" if card.as_deepface and card.mean == (127.5, 127.5, 127.5) else "base"
 
 
 def _plain(text: str) -> str:

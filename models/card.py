@@ -16,14 +16,14 @@ METADATA_KEY = "face_model_card"
 Task = Literal["detection", "embedding"]
 Layout = Literal["NCHW", "NHWC"]
 ColourOrder = Literal["RGB", "BGR"]
-Alignment = Literal["similarity", "deepface", "none"]
+Alignment = Literal["similarity", "deepface", "deepface-opencv5", "none"]
 Precision = Literal["fp32", "fp16", "int8"]
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "task": ("detection", "embedding"),
     "layout": ("NCHW", "NHWC"),
     "colour": ("RGB", "BGR"),
-    "alignment": ("similarity", "deepface", "none"),
+    "alignment": ("similarity", "deepface", "deepface-opencv5", "none"),
     "precision": ("fp32", "fp16", "int8"),
 }
 
@@ -44,7 +44,8 @@ class ModelCard:
         scale: three factors, in ``colour`` order.
         input_size: ``(width, height)`` in pixels; ``(0, 0)`` when any multiple of 32 will do.
         dimension: length of an embedding, 0 for a detector.
-        alignment: ``similarity`` (5-point ArcFace template), ``deepface`` or ``none`` (detectors).
+        alignment: ``similarity`` (5-point ArcFace template), ``deepface``, ``deepface-opencv5`` (as DeepFace does it on
+            OpenCV 5, which turns faces with other rounding) or ``none`` (detectors).
         template_shift: ``(x, y)`` pixels added to the 112 x 112 ArcFace template (for 96 x 112 networks ``(-8, 0)``).
         threshold: cosine distance up to which two faces count as one person; None for a detector.
         threshold_origin: how the threshold was chosen.
@@ -84,6 +85,11 @@ class ModelCard:
     precision: Precision = "fp32"
     compatible_space: str = ""
     measured: Mapping[str, float | str] = field(default_factory=dict)
+
+    @property
+    def as_deepface(self) -> bool:
+        """Whether faces are cut out as DeepFace does it."""
+        return self.alignment in ("deepface", "deepface-opencv5")
 
     @property
     def gallery_space(self) -> str:

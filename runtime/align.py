@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.faces import FloatArray, ImageArray
+from runtime.warp import cubic_warp
 
 ARCFACE_TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]],
@@ -68,7 +69,12 @@ def align_similarity(
 
 
 def align_deepface(
-    image: ImageArray, boxes: FloatArray, landmarks: FloatArray, size: tuple[int, int] = (112, 112)
+    image: ImageArray,
+    boxes: FloatArray,
+    landmarks: FloatArray,
+    size: tuple[int, int] = (112, 112),
+    *,
+    exact: bool = False,
 ) -> FloatArray:
     """Cut every face out of ``image`` as DeepFace does: level the eyes, cut the box, letterbox it.
 
@@ -81,6 +87,7 @@ def align_deepface(
         boxes: (n, 4) float32, pixels: x, y, width, height.
         landmarks: (n, 5, 2) float32, pixels, the eyes first; without both eyes (NaN) a face is not turned.
         size: width and height of a crop.
+        exact: turn faces as DeepFace does on OpenCV 5; otherwise as on OpenCV 4, which rounds places to 1/32 pixel.
 
     Returns:
         (n, size[1], size[0], 3) float32, 0 to 255, channels as in ``image``; black for a box without a whole pixel.
@@ -89,11 +96,11 @@ def align_deepface(
     for crop, box, points in zip(crops, boxes, landmarks, strict=True):
         x, y, width, height = (math.floor(value) for value in box)
         if width > 0 and height > 0:
-            _letterbox(_level(image, (x, y, width, height), points[:2]), crop)
+            _letterbox(_level(image, (x, y, width, height), points[:2], exact=exact), crop)
     return crops
 
 
-def _level(image: ImageArray, box: tuple[int, int, int, int], eyes: FloatArray) -> ImageArray:
+def _level(image: ImageArray, box: tuple[int, int, int, int], eyes: FloatArray, *, exact: bool) -> ImageArray:
     """The box's pixels after its surroundings (half a box on every side) were turned until the eyes are level."""
     x, y, width, height = box
     left, top = width // 2, height // 2
@@ -106,10 +113,12 @@ def _level(image: ImageArray, box: tuple[int, int, int, int], eyes: FloatArray) 
     around = _cut(image, (x - left, y - top, width + 2 * left, height + 2 * top))
     around_height, around_width = around.shape[:2]
     turn = cv2.getRotationMatrix2D((around_width // 2, around_height // 2), angle, 1.0)
+    # DeepFace projects the box through the turn, but the box's middle is the middle of the surroundings and stays.
+    if exact:
+        return cubic_warp(around, np.asarray(turn, np.float64), (left, top, width, height))
     turned = cv2.warpAffine(
         around, turn, (around_width, around_height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT
     )
-    # DeepFace projects the box through the turn, but the box's middle is the middle of the surroundings and stays.
     return np.asarray(turned[top : top + height, left : left + width], np.uint8)
 
 

@@ -39,9 +39,10 @@ class Embedder:
         Returns:
             (n, h, w, 3) BGR, 0 to 255; uint8 for the alignment ``similarity``, float32 for ``deepface``.
         """
-        if self.card.alignment == "deepface":
+        if self.card.as_deepface:
             areas = found.boxes if found.areas is None else found.areas
-            return align_deepface(image, areas, found.landmarks, self.card.input_size)
+            exact = self.card.alignment == "deepface-opencv5"
+            return align_deepface(image, areas, found.landmarks, self.card.input_size, exact=exact)
         return align_similarity(image, found.landmarks, self.card.input_size, self.card.template_shift)
 
     def embed(self, crops: Crops) -> FloatArray:
