@@ -26,6 +26,7 @@ from models.card import ModelCard
 MAX_BYTES: Final = Limits().max_bytes
 """Larger files are not read."""
 
+IMPORT_STAGES: Final = 4
 Stage = Callable[[str], Progress]
 """Begins a step of the work, told by a text; gives what to call with how far that step is."""
 
@@ -132,7 +133,7 @@ def _read(gallery: GalleryFile, kind: Format, root: str, notify: Progress, embed
     try:
         records = read_records(gallery.file, kind, notify)
         _check_dimension(records, embedder)
-        found = gallery_of(records, gallery.folder, path_parts(root) if root else None)
+        found = gallery_of(records, gallery.folder, path_parts(root) if root.strip("./\\") else None)
     except GalleryFileError:
         raise
     except GalleryError as error:

@@ -26,7 +26,7 @@ from server.backend import Backend, changeable
 from server.comparisons import comparisons
 from server.domains import Domain, domains
 from server.errors import EXPECTED, answer_error
-from server.filling import job_events, show_job, start_sync
+from server.filling import job_events, show_job, start_import, start_sync
 from server.healing import heal
 from server.health import live, metrics, ready
 from server.intake import Intake
@@ -54,6 +54,7 @@ ROUTES = (
     Route("/domains/{domain}/differences", list_differences),
     Route("/domains/{domain}/mode", DomainMode),
     Route("/domains/{domain}/mode/history", mode_history),
+    Route("/domains/{domain}/import", start_import, methods=["POST"]),
     Route("/domains/{domain}/people", people),
     Route("/domains/{domain}/people/{person}", Person),
     Route("/domains/{domain}/people/{person}/faces/{face}", Face),

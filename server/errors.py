@@ -10,7 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from matchers.arrow import NoPyarrow
 from matchers.errors import (
+    GalleryFileError,
+    GalleryMismatch,
     InvalidName,
     MatcherError,
     PersonExists,
@@ -19,6 +22,7 @@ from matchers.errors import (
     UnknownFace,
     UnknownPerson,
 )
+from matchers.formats import UnknownFormat
 from matchers.languages import UnknownLanguage
 from runtime.errors import ImageError
 
@@ -37,6 +41,10 @@ _MATCHER_ERRORS: Mapping[type[MatcherError], tuple[int, str, str]] = {
     PersonExists: (409, "person_exists", ". Send `merge: true` to make one person of the two."),
     UnknownLanguage: (422, "unknown_language", ""),
     InvalidName: (422, "invalid_name", ""),
+    UnknownFormat: (422, "unknown_format", ""),
+    NoPyarrow: (422, "pyarrow_missing", ""),
+    GalleryMismatch: (422, "gallery_mismatch", ""),
+    GalleryFileError: (422, "gallery_unreadable", ""),
 }
 _HTTP_CODES: Mapping[int, tuple[str, str]] = {
     404: ("not_found", "There is nothing at this address. GET /openapi.json lists what there is."),
@@ -101,7 +109,8 @@ def api_error(error: Exception) -> ApiError:
 def _matcher_error(error: MatcherError) -> ApiError:
     for kind, (status, code, hint) in _MATCHER_ERRORS.items():
         if isinstance(error, kind):
-            return ApiError(status, code, f"{error}{hint}")
+            details = {"differs": list(error.traits)} if isinstance(error, GalleryMismatch) else None
+            return ApiError(status, code, f"{error}{hint}", details=details)
     if isinstance(error, StoreUnavailable):
         logger.error("no store could answer: %s", error)
         message = "The galleries cannot be searched or written at present. Try again in some seconds."

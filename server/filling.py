@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from matchers.formats import format_of
+from matchers.gallery_names import TRAITS, check_name, parse_name
+from matchers.importing import IMPORT_STAGES, GalleryFile, Stage, import_gallery
 from matchers.jobs import Job, JobFolder, is_job_id
 from matchers.sync import SyncReport, sync_folder
 from server.backend import Backend, backend_of, enter_domain
 from server.errors import ApiError
+from server.gallery_upload import receive_gallery
 from server.jobs import Progress, Work
 
 _LOOK_SECONDS = 0.25
@@ -38,6 +42,25 @@ async def start_sync(request: Request) -> Response:
     if not await run_in_threadpool(folder.is_dir):
         raise ApiError(422, "folder_unusable", f"IMAGES_DIR holds no folder `{domain}`.")
     return await _started(backend, domain, "sync", partial(_sync, backend, domain, folder))
+
+
+async def start_import(request: Request) -> Response:
+    """Bring a gallery file of DeepFace into both stores; 202 with the job that does it."""
+    backend, domain = enter_domain(request, "admin")
+    options = _ImportOptions.of(request)
+    embedder, detector = backend.engine.embedder_card, backend.engine.detector_card.name
+
+    def check(name: str) -> None:
+        format_of(name)
+        check_name(parse_name(name), embedder, detector, options.accept)
+
+    folder = backend.stores.data_dir / "uploads"
+    gallery = await receive_gallery(request, folder, backend.upload_timeout, check)
+    try:
+        return await _started(backend, domain, "import", partial(_import, backend, domain, gallery, options))
+    except BaseException:
+        gallery.file.close()
+        raise
 
 
 async def show_job(request: Request) -> Response:
@@ -91,6 +114,73 @@ def _sync_report(report: SyncReport) -> Mapping[str, Any]:
         "stores": {name: asdict(store) for name, store in report.stores.items()},
         "complete": report.complete,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class _ImportOptions:
+    """``accept``: traits that may differ; ``root``: folders above the people, as the file has them."""
+
+    accept: tuple[str, ...]
+    root: str
+
+    @classmethod
+    def of(cls, request: Request) -> _ImportOptions:
+        accept = tuple(request.query_params.getlist("accept"))
+        unknown = [trait for trait in accept if trait not in TRAITS]
+        if unknown:
+            message = f"`accept` takes {', '.join(TRAITS)}, not {unknown[0][:50]!r}."
+            raise ApiError(422, "invalid_accept", message)
+        return cls(accept, request.query_params.get("root", ""))
+
+
+def _import(
+    backend: Backend, domain: str, gallery: GalleryFile, options: _ImportOptions, progress: Progress
+) -> Mapping[str, Any]:
+    with gallery.file:
+        report = import_gallery(
+            backend.stores,
+            backend.engine.embedder_card,
+            backend.engine.detector_card.name,
+            domain,
+            gallery,
+            stage=_percent(progress, IMPORT_STAGES),
+            accept=options.accept,
+            root=options.root,
+        )
+    pkl = report.stores["pkl"]
+    return {
+        "file": report.file,
+        "format": report.format,
+        "made_with": asdict(report.made_with),
+        "faces": report.faces,
+        "people": report.people,
+        "added": pkl.new,
+        "updated": pkl.changed,
+        "removed": 0,
+        "unchanged": pkl.unchanged,
+        "skipped": [asdict(problem) for problem in report.skipped],
+        "warnings": list(report.warnings),
+        "stores": {name: asdict(store) for name, store in report.stores.items()},
+        "complete": report.complete,
+    }
+
+
+def _percent(progress: Progress, stages: int) -> Stage:
+    """Stages of equal weight, told as per cent of the whole."""
+    begun = -1
+
+    def stage(_text: str) -> Progress:
+        nonlocal begun
+        begun += 1
+        before = begun
+
+        def notify(done: int, total: int) -> None:
+            part = min(done / total, 1.0) if total else 0.0
+            progress(int(100 * (before + part) / stages), 100)
+
+        return notify
+
+    return stage
 
 
 async def _events(request: Request, folder: JobFolder, job: Job) -> AsyncGenerator[str, None]:
