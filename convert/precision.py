@@ -26,13 +26,14 @@ from convert.repair import with_card
 from convert.samples import gather
 from convert.speed import interleaved
 from models.card import ModelCard
-from runtime.embed import BATCH_SIZES, Embedder
+from runtime.embed import Embedder
 from runtime.faces import FloatArray
 from runtime.session import SharedSession, as_batch
 
 MIN_MEAN_COSINE = 0.97
 MIN_FP16_COSINE = 0.9999
 CROPS = 64
+BLOCK = 32
 WORTH = 1.2
 """With less speed-up than this the command says that int8 does not pay."""
 
@@ -231,7 +232,7 @@ class _Work:
 
     def _embeddings(self, embedder: Embedder, portraits: Sequence[Portrait]) -> FloatArray:
         """Embeddings of any number of faces, whose crops need not all be in memory."""
-        block, step = BATCH_SIZES[-1], self._options.count("embedding faces")
+        block, step = BLOCK, self._options.count("embedding faces")
         parts = []
         for start in range(0, len(portraits), block):
             parts.append(embedder.embed(crops(embedder, portraits[start : start + block])))

@@ -7,10 +7,14 @@ import numpy as np
 from models.errors import CardError
 from runtime.align import align_deepface, align_similarity
 from runtime.faces import Crops, Detections, FloatArray, ImageArray
+from runtime.providers import CUDA
 from runtime.session import SharedSession, as_batch
 
-BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-"""Only these batch sizes reach ONNX Runtime, whose memory arena grows with every new input shape."""
+BATCH = 4
+"""Faces of one run on a CPU, where more at once are no faster each and cost memory: 1 to 4, never filled up."""
+GPU_BATCHES = (1, 2, 4, 8, 16, 32)
+"""Batch sizes of a GPU, where one run with more costs little more; the rest of a batch is filled up. Only these few
+sizes reach ONNX Runtime, whose memory arena grows with every new input shape."""
 
 
 class Embedder:
@@ -24,6 +28,7 @@ class Embedder:
         """
         self.session = session
         self.card = session.card
+        self._on_gpu = session.provider == CUDA
         if self.card.task != "embedding":
             raise CardError(f"{session.path} is a {self.card.task} model; EMBEDDER needs an embedding model.")
         if self.card.alignment == "none":
@@ -55,7 +60,7 @@ class Embedder:
             (n, d) float32, rows of length 1.
         """
         vectors = np.empty((len(crops), self.card.dimension), np.float32)
-        largest = BATCH_SIZES[-1]
+        largest = GPU_BATCHES[-1] if self._on_gpu else BATCH
         for start in range(0, len(crops), largest):
             part = crops[start : start + largest]
             vectors[start : start + len(part)] = self._run(part)
@@ -64,7 +69,7 @@ class Embedder:
 
     def _run(self, crops: Crops) -> FloatArray:
         count = len(crops)
-        padded = next(size for size in BATCH_SIZES if size >= count)
+        padded = next(size for size in GPU_BATCHES if size >= count) if self._on_gpu else count
         if padded > count:
             crops = np.concatenate([crops, np.zeros((padded - count, *crops.shape[1:]), crops.dtype)])
         (output,) = self.session.run({self.session.inputs[0]: as_batch(crops, self.card)}, self.session.outputs[:1])

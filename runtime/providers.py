@@ -6,15 +6,20 @@ import contextlib
 import ctypes
 import importlib.metadata
 import io
+import json
 import logging
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime as ort
 
 from models.settings import ExecutionProvider
+from runtime.cores import core_count
+from runtime.cpu_graph import has_rectifiers, split_rectifiers
 from runtime.errors import ProviderError
 
 logger = logging.getLogger(__name__)
@@ -28,23 +33,46 @@ _AUTO_ORDER = (CUDA, OPENVINO, CPU)
 _EXTRA = {CUDA: "gpu", OPENVINO: "openvino", CPU: "cpu"}
 _PACKAGE = {CUDA: "onnxruntime-gpu", OPENVINO: "onnxruntime-openvino", CPU: "onnxruntime"}
 
+_BF16 = frozenset({"avx512_bf16", "amx_bf16"})
+
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
     """How a session uses the machine.
 
     Attributes:
-        threads: intra-op threads; 0 leaves the choice to ONNX Runtime (one per physical core).
+        threads: for the CPU provider, threads of one run. 0: a run that is alone has all cores, and while more runs go on
+            than cores can be shared by, each has one; for that the network is opened twice.
+        bf16: for the OpenVINO provider, multiply in bfloat16.
     """
 
     threads: int = 0
+    bf16: bool = False
+
+
+@contextlib.contextmanager
+def prepared(model: Path, provider: str) -> Iterator[Path]:
+    """The file to open for ``model``: itself, or for the CPU provider a copy whose graph its kernels run faster."""
+    if provider != CPU or not model.stat().st_size or not has_rectifiers(model):
+        yield model
+        return
+    graph = onnx.load(model)
+    if not split_rectifiers(graph):
+        yield model
+        return
+    with tempfile.TemporaryDirectory(prefix="face-service-") as folder:
+        copy = Path(folder) / model.name
+        onnx.save(graph, copy)
+        del graph
+        yield copy
 
 
 def create_session(model: Path, provider: str, options: SessionOptions) -> ort.InferenceSession:
     """Open ``model`` on exactly ``provider`` (an ONNX Runtime provider name).
 
     Raises:
-        ProviderError: the provider is not there, or its libraries do not load, or it has no device.
+        ProviderError: the provider is not there, or its libraries do not load, or it has no device, or the processor
+            has no arithmetic for the precision asked for.
     """
     if provider not in ort.get_available_providers():
         raise ProviderError(_not_installed(provider))
@@ -52,14 +80,14 @@ def create_session(model: Path, provider: str, options: SessionOptions) -> ort.I
         _preload_cuda()
     if reason := missing_library(provider):
         raise ProviderError(_cannot_load(provider, reason))
-    native = ort.SessionOptions()
-    native.intra_op_num_threads = options.threads
-    native.log_severity_level = 3
-    # Idle threads that spin would take the cores from the requests beside this one.
-    native.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # x86 without VNNI saturates U8S8 products of int8 networks; this takes slower, exact kernels there and only there.
-    native.add_session_config_entry("session.x64quantprecision", "1")
+    if options.bf16:
+        _check_bf16(provider)
+    native = _native_options(options)
     providers: list[str | tuple[str, dict[str, Any]]] = [provider] if provider == CPU else [provider, CPU]
+    if provider == OPENVINO:
+        # The provider's own options leave the precision as it is in the file.
+        precision = {"CPU": {"INFERENCE_PRECISION_HINT": "bf16" if options.bf16 else "f32"}}
+        providers[0] = (OPENVINO, {"device_type": "CPU", "load_config": json.dumps(precision)})
     try:
         session = ort.InferenceSession(str(model), native, providers=providers, enable_fallback=0)
     except Exception as error:
@@ -71,12 +99,48 @@ def create_session(model: Path, provider: str, options: SessionOptions) -> ort.I
     return session
 
 
+def _native_options(options: SessionOptions) -> ort.SessionOptions:
+    native = ort.SessionOptions()
+    native.intra_op_num_threads = options.threads or core_count()
+    native.log_severity_level = 3
+    # Without spinning a network of a hundred small operators spends half of its time waking threads; beyond the end of
+    # a run, or with one pause after the other, spinning would take the cores from the requests beside this one.
+    native.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    native.add_session_config_entry("session.force_spinning_stop", "1")
+    native.add_session_config_entry("session.intra_op.spin_backoff_max", "8")
+    # x86 without VNNI saturates U8S8 products of int8 networks; this takes slower, exact kernels there and only there.
+    native.add_session_config_entry("session.x64quantprecision", "1")
+    return native
+
+
+def _check_bf16(provider: str) -> None:
+    if provider != OPENVINO:
+        raise ProviderError(
+            f"INFERENCE_PRECISION=bf16 needs the OpenVINO provider, not {provider}: set EXECUTION_PROVIDER=openvino "
+            "(`make run EXTRAS=openvino,embedded`), or INFERENCE_PRECISION=fp32."
+        )
+    if not _BF16 & processor_flags():
+        raise ProviderError(
+            "INFERENCE_PRECISION=bf16 needs a processor with avx512_bf16 or amx_bf16, and this one has neither: "
+            "set INFERENCE_PRECISION=fp32."
+        )
+
+
+def processor_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """The instructions that the processor has, as Linux calls them; none where that is not told."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
+
+
 def candidates(requested: ExecutionProvider) -> Sequence[str]:
     """Provider names to try, best first. An explicit request has one."""
     return _AUTO_ORDER if requested == "auto" else (_BY_NAME[requested],)
 
 
-def choose_provider(requested: ExecutionProvider, model: Path, options: SessionOptions | None = None) -> str:
+def choose_provider(requested: ExecutionProvider, model: Path, options: SessionOptions = SessionOptions()) -> str:
     """The best provider that really opens ``model``; for ``auto`` the log says why a better one was not taken.
 
     Raises:
@@ -88,7 +152,8 @@ def choose_provider(requested: ExecutionProvider, model: Path, options: SessionO
             reasons.append(f"{name}: {_PACKAGE[name]} is not installed")
             continue
         try:
-            create_session(model, name, options or SessionOptions())
+            if name != CPU or options.bf16:
+                create_session(model, name, options)
         except ProviderError as error:
             if requested != "auto":
                 raise

@@ -1,11 +1,14 @@
-"""One ONNX Runtime session per model file and process, shared by all threads, safe after fork."""
+"""Each model file opened once in a process, shared by all threads, safe after fork."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,47 @@ import onnxruntime as ort
 
 from models.card import ModelCard, read_card
 from models.errors import ModelError
+from runtime.cores import core_count
 from runtime.errors import RuntimeFault
-from runtime.providers import CPU, SessionOptions, create_session
+from runtime.providers import CPU, SessionOptions, create_session, prepared
 
 Tensor = npt.NDArray[Any]
+
+
+class Traffic:
+    """How many runs go on in this process, over all of its networks."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+        # With fewer runs than half of the cores, more threads for each still gain more than they lose.
+        self._few = max(1, core_count() // 2)
+        forget = weakref.WeakMethod(self._forget)
+        os.register_at_fork(after_in_child=lambda: _call(forget))
+
+    @contextlib.contextmanager
+    def run(self) -> Iterator[bool]:
+        """Count one run; whether it has the machine (nearly) to itself."""
+        with self._lock:
+            self._running += 1
+            light = self._running <= self._few
+        try:
+            yield light
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A network as it runs when there is little traffic, with all cores, and when there is much, with one."""
+
+    light: ort.InferenceSession
+    heavy: ort.InferenceSession
 
 
 class SharedSession:
@@ -33,8 +73,12 @@ class SharedSession:
         provider: str = CPU,
         options: SessionOptions | None = None,
         card: ModelCard | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
         """Open ``path``; ``card`` is that of a file which carries none itself.
+
+        Args:
+            traffic: shared by the networks of a process.
 
         Raises:
             ModelError: the file is missing, is not an ONNX model, or has no card.
@@ -44,35 +88,44 @@ class SharedSession:
         self.provider = provider
         self._options = options or SessionOptions()
         self._lock = threading.Lock()
-        self._inherited: list[ort.InferenceSession] = []
-        self._session: ort.InferenceSession | None = self._open()
-        self.card: ModelCard = card or read_card(self._session.get_modelmeta().custom_metadata_map, path)
-        self.input_nodes: tuple[Any, ...] = tuple(self._session.get_inputs())
-        self.output_nodes: tuple[Any, ...] = tuple(self._session.get_outputs())
-        self.inputs: tuple[str, ...] = tuple(node.name for node in self._session.get_inputs())
-        self.outputs: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
+        self._traffic = traffic or Traffic()
+        self._inherited: list[_Opened] = []
+        opened = self._open()
+        self._opened: _Opened | None = opened
+        self.card: ModelCard = card or read_card(opened.light.get_modelmeta().custom_metadata_map, path)
+        self.input_nodes: tuple[Any, ...] = tuple(opened.light.get_inputs())
+        self.output_nodes: tuple[Any, ...] = tuple(opened.light.get_outputs())
+        self.inputs: tuple[str, ...] = tuple(node.name for node in self.input_nodes)
+        self.outputs: tuple[str, ...] = tuple(node.name for node in self.output_nodes)
         forget = weakref.WeakMethod(self._forget_inherited)
         os.register_at_fork(after_in_child=lambda: _call(forget))
 
     def run(self, feeds: Mapping[str, Tensor], outputs: Sequence[str] | None = None) -> list[Tensor]:
         """The outputs named (default: all, in the model's order) for one set of inputs."""
-        results: list[Tensor] = self._current().run(list(outputs) if outputs else None, dict(feeds))
+        opened = self._current()
+        with self._traffic.run() as light:
+            session = opened.light if light else opened.heavy
+            results: list[Tensor] = session.run(list(outputs) if outputs else None, dict(feeds))
         return results
 
-    def _current(self) -> ort.InferenceSession:
-        session = self._session
-        if session is None:
+    def _current(self) -> _Opened:
+        opened = self._opened
+        if opened is None:
             with self._lock:
-                if self._session is None:
-                    self._session = self._open()
-                session = self._session
-        return session
+                if self._opened is None:
+                    self._opened = self._open()
+                opened = self._opened
+        return opened
 
-    def _open(self) -> ort.InferenceSession:
+    def _open(self) -> _Opened:
         if not self.path.is_file():
             raise ModelError(f"{self.path} does not exist. Run `python -m convert fetch`, or check the path.")
         try:
-            return create_session(self.path, self.provider, self._options)
+            with prepared(self.path, self.provider) as file:
+                light = create_session(file, self.provider, self._options)
+                heavy = light
+                if self.provider == CPU and self._options.threads == 0 and core_count() > 1:
+                    heavy = create_session(file, CPU, replace(self._options, threads=1))
         except RuntimeFault:
             raise
         except Exception as error:
@@ -80,13 +133,22 @@ class SharedSession:
                 f"{self.path} cannot be opened as an ONNX model: {str(error).splitlines()[0][:200]}. "
                 "Run `python -m models verify` to see which files are damaged."
             ) from error
+        _return_memory()
+        return _Opened(light, heavy)
 
     def _forget_inherited(self) -> None:
         self._lock = threading.Lock()
-        if self._session is not None:
+        if self._opened is not None:
             # Destroying it would wait for threads that do not exist in this process.
-            self._inherited.append(self._session)
-            self._session = None
+            self._inherited.append(self._opened)
+            self._opened = None
+
+
+def _return_memory() -> None:
+    """Give what opening a network left in the allocator back to the system: about the size of its file."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _call(method: weakref.WeakMethod[Any]) -> None:
@@ -100,6 +162,7 @@ class Sessions:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._traffic = Traffic()
         self._open: dict[tuple[Path, str, SessionOptions], SharedSession] = {}
 
     def open(
@@ -113,7 +176,7 @@ class Sessions:
         key = (path.resolve(), provider, options or SessionOptions())
         with self._lock:
             if key not in self._open:
-                self._open[key] = SharedSession(*key, card)
+                self._open[key] = SharedSession(*key, card, self._traffic)
             return self._open[key]
 
 

@@ -25,7 +25,7 @@ from models.card import load_card
 from models.settings import Settings
 from models.verify import verify_model
 from runtime.decode import decode
-from runtime.embed import BATCH_SIZES, Embedder
+from runtime.embed import Embedder
 from runtime.engine import open_engine
 from runtime.session import SharedSession
 
@@ -146,7 +146,7 @@ def test_int8_embeddings_are_those_of_fp32_nearly_and_of_any_batch(int8: Run, mo
     faces = np.concatenate(crops)
     expected = quantised.embed(faces)
     assert (expected * engine.embedder.embed(faces)).sum(axis=1).mean() >= 0.97
-    for size in (*BATCH_SIZES, 40):
+    for size in (1, 2, 3, 4, 6, 8, 32, 40):
         np.testing.assert_allclose(quantised.embed(faces[:size]), expected[:size], atol=1e-5)
     starts = range(0, 32, 3)
     with ThreadPoolExecutor(8) as pool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from models.errors import CardError, ModelError
-from runtime.session import Sessions, SharedSession
+from runtime.session import Sessions, SharedSession, Traffic
 
 
 @pytest.fixture
@@ -83,3 +84,17 @@ def test_a_file_without_a_card_names_the_command_that_adds_one(tmp_path: Path) -
     onnx.save(model, tmp_path / "bare.onnx")
     with pytest.raises(CardError, match="python -m convert adopt"):
         SharedSession(tmp_path / "bare.onnx")
+
+
+def test_a_run_in_a_crowd_gives_the_numbers_of_a_run_alone(embedder_path: Path) -> None:
+    traffic = Traffic()
+    session = SharedSession(embedder_path, traffic=traffic)
+    feeds = {session.inputs[0]: np.concatenate([batch(seed) for seed in range(3)])}
+    alone = session.run(feeds)[0]
+    with ExitStack() as crowd:
+        light = [crowd.enter_context(traffic.run()) for _ in range(64)]
+        assert light[0]
+        assert not light[-1]
+        assert np.array_equal(session.run(feeds)[0], alone)
+    with traffic.run() as again:
+        assert again
