@@ -2,8 +2,8 @@
 
 ``PRelu`` is the one operator of face networks without a fast kernel: it branches at every number, and it forces the
 blocked layout of the convolutions around it back to plain planes. SFace spends two thirds of its time there. With
-``r = relu(x)`` a rectifier of slope ``a`` is ``a x + (1 - a) r``: two depthwise 1 x 1 convolutions, which keep the layout
-and into which ONNX Runtime fuses the rectifier and the sum.
+``r = relu(x)`` a rectifier of slope ``a`` is ``a x + (1 - a) r``: two depthwise 1 x 1 convolutions, which keep the
+layout and into which ONNX Runtime fuses the rectifier and the sum.
 """
 
 from __future__ import annotations

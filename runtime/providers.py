@@ -41,8 +41,8 @@ class SessionOptions:
     """How a session uses the machine.
 
     Attributes:
-        threads: for the CPU provider, threads of one run. 0: a run that is alone has all cores, and while more runs go on
-            than cores can be shared by, each has one; for that the network is opened twice.
+        threads: for the CPU provider, threads of one run. 0: all cores for a run that is alone, one for each in a crowd;
+            for that the network is opened twice.
         bf16: for the OpenVINO provider, multiply in bfloat16.
     """
 
