@@ -41,7 +41,7 @@ class SessionOptions:
     """How a session uses the machine.
 
     Attributes:
-        threads: for the CPU provider, threads of one run. 0: all cores for a run that is alone, one for each in a crowd;
+        threads: for the CPU provider, threads of one run. 0: all cores for a run that is alone, one each in a crowd;
             for that the network is opened twice.
         bf16: for the OpenVINO provider, multiply in bfloat16.
     """
