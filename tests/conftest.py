@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import cv2
@@ -62,9 +62,31 @@ def group_picture() -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Puts a PostgreSQL cluster that was made once into a ``DATA_DIR`` that has none, and gives the folder back.
+
+    It does not wait for the disk: what tests kill are processes, not the machine.
+    """
+    template = tmp_path_factory.mktemp("template")
+
+    def furnish(data_dir: Path) -> Path:
+        if not (template / "postgres").exists():
+            with EmbeddedPostgres(template):
+                pass
+            with (template / "postgres" / "data" / "postgresql.conf").open("a") as settings:
+                settings.write("fsync = off\n")
+        if not (data_dir / "postgres").exists():
+            data_dir.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["cp", "-a", template / "postgres", data_dir], check=True)
+        return data_dir
+
+    return furnish
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory, furnished: Callable[[Path], Path]) -> Iterator[str]:
     """Connection string of the superuser of an embedded PostgreSQL that all tests share."""
-    with EmbeddedPostgres(tmp_path_factory.mktemp("embedded postgres")) as server:
+    with EmbeddedPostgres(furnished(tmp_path_factory.mktemp("embedded postgres"))) as server:
         yield server.start()
 
 

@@ -48,6 +48,7 @@ class Service:
             return list(pool.map(lambda asked: self.analyze(*asked), pictures))
 
 
+Furnish = Callable[[Path], Path]
 Start = Callable[..., AbstractContextManager[Service]]
 
 
@@ -58,13 +59,15 @@ def environment(plain_environment: Mapping[str, str], models_dir: Path) -> Mappi
 
 
 @pytest.fixture(scope="session")
-def start(environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Start:
+def start(environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory, furnished: Furnish) -> Start:
     """Starts ``python -m server``, or ``python -m program`` with ``{port}`` in its arguments, with further settings and
-    waits until it is ready."""
+    waits until it is ready. ``bare``: nothing was there before, not even PostgreSQL's cluster."""
 
     @contextmanager
-    def started(*arguments: str, program: str = "server", **settings: str) -> Iterator[Service]:
+    def started(*arguments: str, program: str = "server", bare: bool = False, **settings: str) -> Iterator[Service]:
         folder = tmp_path_factory.mktemp("service")
+        if not bare:
+            _prepare(settings, furnished)
         port = _free_port()
         if program == "server":
             arguments = ("--port", "{port}", *arguments)
@@ -85,11 +88,14 @@ def start(environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def run_matchers(environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+def run_matchers(
+    environment: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory, furnished: Furnish
+) -> Callable[..., str]:
     """Runs ``python -m matchers`` with arguments and further settings; returns what it prints."""
     folder = tmp_path_factory.mktemp("matchers")
 
     def run(*arguments: str, **settings: str) -> str:
+        _prepare(settings, furnished)
         command = [sys.executable, "-m", "matchers", *arguments]
         result = subprocess.run(
             command, cwd=folder, env={**environment, **settings}, capture_output=True, text=True, check=False
@@ -98,6 +104,13 @@ def run_matchers(environment: Mapping[str, str], tmp_path_factory: pytest.TempPa
         return result.stdout
 
     return run
+
+
+def _prepare(settings: Mapping[str, str], furnished: Furnish) -> None:
+    """Save what is about to run with such settings the time of making a PostgreSQL cluster."""
+    embedded = settings.get("VECTOR_DB_ENABLED") != "false" and not settings.get("DATABASE_URL")
+    if embedded and "DATA_DIR" in settings:
+        furnished(Path(settings["DATA_DIR"]))
 
 
 def _free_port() -> int:

@@ -137,10 +137,14 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(
-    start: Any, run_matchers: Callable[..., str], group_picture: Path, tmp_path_factory: pytest.TempPathFactory
+    start: Any,
+    run_matchers: Callable[..., str],
+    furnished: Callable[[Path], Path],
+    group_picture: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
     data_dir = tmp_path_factory.mktemp("faults")
-    cluster = tmp_path_factory.mktemp("cluster")
+    cluster = furnished(tmp_path_factory.mktemp("cluster"))
     with EmbeddedPostgres(cluster) as postgres:
         admin = postgres.start()
         with psycopg.connect(admin, autocommit=True) as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ GUESTS = [f"guest-{number}" for number in range(1, 7)]
 @pytest.fixture(scope="module")
 def newcomer(start: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     data_dir = tmp_path_factory.mktemp("first") / "a path with spaces" / "data"
-    with start(DATA_DIR=str(data_dir), API_TOKENS="first-token,second-token") as service:
+    with start(bare=True, DATA_DIR=str(data_dir), API_TOKENS="first-token,second-token") as service:
         service.client.headers["Authorization"] = "second-token"
         yield service
 
@@ -77,8 +77,8 @@ def test_no_training_framework_is_loaded_into_the_process(newcomer: Any) -> None
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tmp_path / "database") as server:
+def database(tmp_path: Path, furnished: Callable[[Path], Path]) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(furnished(tmp_path / "database")) as server:
         yield server
 
 

@@ -34,6 +34,7 @@ def two_workers(start: Any, data_dir: Path, tmp_path_factory: pytest.TempPathFac
     settings = {"DATA_DIR": str(data_dir), "LOG_FORMAT": "json", "API_TOKENS": "one", "API_TOKENS_FILE": str(tokens)}
     with start("--workers", "2", **settings) as service:
         service.client.headers["Authorization"] = "one"
+        eventually(lambda: len(workers(service)) == 2)
         yield service
 
 

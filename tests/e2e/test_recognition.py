@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from matchers.journal import write_both
+from matchers.service import open_stores
+from models.settings import Settings
+from runtime.engine import FaceEngine
 
 FOLDS = 5
 PEOPLE = {"amy", "bernadette", "howard", "leonard", "penny", "raj", "sheldon", "stuart"}
@@ -40,25 +44,28 @@ class Cast:
 
 
 @pytest.fixture(scope="module")
-def cast(shared: Path, tmp_path_factory: pytest.TempPathFactory, run_matchers: Callable[..., str]) -> Cast:
+def cast(
+    shared: Path,
+    models_dir: Path,
+    engine: FaceEngine,
+    tmp_path_factory: pytest.TempPathFactory,
+    run_matchers: Callable[..., str],
+) -> Cast:
     people = sorted(folder for folder in (shared / "faces" / "bbt").iterdir() if folder.is_dir())
     assert {folder.name for folder in people} == PEOPLE
     data_dir = tmp_path_factory.mktemp("cast")
-    images = tmp_path_factory.mktemp("images")
-    queries = []
-    for fold in range(FOLDS):
-        for folder in people:
-            pictures = sorted(folder.iterdir())
-            assert len(pictures) == FOLDS
-            target = images / f"fold{fold}" / folder.name
-            target.mkdir(parents=True)
-            for number, picture in enumerate(pictures):
-                if number == fold:
-                    queries.append((folder.name, picture, f"fold{fold}"))
-                else:
-                    shutil.copy(picture, target)
-        run_matchers("sync", "--domain", f"fold{fold}", "--images", str(images / f"fold{fold}"), DATA_DIR=str(data_dir))
     run_matchers("sync", "--domain", "all", "--images", str(shared / "faces" / "bbt"), DATA_DIR=str(data_dir))
+    queries = []
+    settings = Settings(_env_file=None, data_dir=data_dir, models_dir=models_dir)
+    with open_stores(settings, engine.embedder_card, engine.detector_card.name) as stores:
+        everybody = stores.pkl.faces("all")
+        for fold in range(FOLDS):
+            left_out = {folder.name: sorted(folder.iterdir())[fold] for folder in people}
+            queries += [(person, picture, f"fold{fold}") for person, picture in left_out.items()]
+            gone = {f"{person}/{picture.name}" for person, picture in left_out.items()}
+            faces = [face for face in everybody if face.source not in gone]
+            assert len(faces) == len(people) * (FOLDS - 1)
+            assert write_both(stores, f"fold{fold}", faces, ()).pgvector_error == ""
     return Cast(data_dir, queries, sorted((shared / "faces" / "groups").glob("*.jpg")))
 
 

@@ -235,9 +235,9 @@ def stalled(server: EmbeddedPostgres) -> Iterator[None]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the server's processes in /proc")
 def test_a_database_that_hangs_costs_the_timeout_then_nothing_until_it_is_back(
-    pkl: PklStore, embedder: ModelCard, tmp_path: Path
+    pkl: PklStore, embedder: ModelCard, tmp_path: Path, furnished: Callable[[Path], Path]
 ) -> None:
-    with EmbeddedPostgres(tmp_path) as server, PgvectorStore(server.start(), embedder, 60.0) as store:
+    with EmbeddedPostgres(furnished(tmp_path)) as server, PgvectorStore(server.start(), embedder, 60.0) as store:
         store.apply(DOMAIN, enrolled_faces(), ())
         now = 0.0
         searcher = Searcher(pkl, store, CircuitBreaker(failures=2, cooldown=0.3, clock=lambda: now), timeout=0.5)
@@ -262,9 +262,13 @@ def test_a_database_that_hangs_costs_the_timeout_then_nothing_until_it_is_back(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the server's processes in /proc")
 def test_hanging_searches_are_bounded(
-    pkl: PklStore, embedder: ModelCard, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    pkl: PklStore,
+    embedder: ModelCard,
+    tmp_path: Path,
+    furnished: Callable[[Path], Path],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with EmbeddedPostgres(tmp_path) as server, PgvectorStore(server.start(), embedder, 60.0) as store:
+    with EmbeddedPostgres(furnished(tmp_path)) as server, PgvectorStore(server.start(), embedder, 60.0) as store:
         store.apply(DOMAIN, enrolled_faces(), ())
         searcher = Searcher(pkl, store, CircuitBreaker(failures=1000), timeout=1.0, max_pending=2)
         with stalled(server), ThreadPoolExecutor(6) as pool:

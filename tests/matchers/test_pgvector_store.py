@@ -396,9 +396,9 @@ def test_a_server_that_is_not_there_is_told_soon_and_without_the_password(
 
 
 def test_a_database_that_stops_is_told_in_time_and_used_again_when_it_is_back(
-    tmp_path: Path, embedder_card: ModelCard, faces: Faces, unit: Unit
+    tmp_path: Path, furnished: Callable[[Path], Path], embedder_card: ModelCard, faces: Faces, unit: Unit
 ) -> None:
-    server = EmbeddedPostgres(tmp_path)
+    server = EmbeddedPostgres(furnished(tmp_path))
     timeout = 2.0
     try:
         with PgvectorStore(server.start(), embedder_card, timeout) as store:
@@ -421,9 +421,9 @@ def test_a_database_that_stops_is_told_in_time_and_used_again_when_it_is_back(
 
 
 def test_a_database_that_was_down_at_the_start_is_used_when_it_comes(
-    tmp_path: Path, embedder_card: ModelCard, faces: Faces
+    tmp_path: Path, furnished: Callable[[Path], Path], embedder_card: ModelCard, faces: Faces
 ) -> None:
-    server = EmbeddedPostgres(tmp_path)
+    server = EmbeddedPostgres(furnished(tmp_path))
     conninfo = server.start()
     server.stop()
     try:
@@ -438,10 +438,13 @@ def test_a_database_that_was_down_at_the_start_is_used_when_it_comes(
 
 
 def test_a_server_that_hangs_is_given_up_and_used_again(
-    tmp_path: Path, embedder_card: ModelCard, faces: Faces, unit: Unit
+    tmp_path: Path, furnished: Callable[[Path], Path], embedder_card: ModelCard, faces: Faces, unit: Unit
 ) -> None:
     timeout = 2.0
-    with EmbeddedPostgres(tmp_path) as server, PgvectorStore(server.start(), embedder_card, timeout) as store:
+    with (
+        EmbeddedPostgres(furnished(tmp_path)) as server,
+        PgvectorStore(server.start(), embedder_card, timeout) as store,
+    ):
         store.apply("demo", faces(9), [])
         assert server.pid is not None
         family = [server.pid, *(int(pid) for pid in children_of(server.pid))]

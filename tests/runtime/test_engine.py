@@ -97,7 +97,7 @@ def test_only_a_few_batch_sizes_and_canvases_reach_the_session(
     monkeypatch.setattr(
         session, "run", lambda feeds, outputs: seen.add(len(next(iter(feeds.values())))) or run(feeds, outputs)
     )
-    for count in range(1, 40):
+    for count in (1, 2, 3, 5, 8, 9, 16, 17, 33):
         engine.embedder.embed(np.zeros((count, 112, 112, 3), np.uint8))
     assert seen == set(range(1, BATCH + 1))
 

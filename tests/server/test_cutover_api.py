@@ -27,8 +27,8 @@ FACES = 6
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(tmp_path_factory.mktemp("cutover postgres")) as server:
+def database(tmp_path_factory: pytest.TempPathFactory, furnished: Callable[[Path], Path]) -> Iterator[EmbeddedPostgres]:
+    with EmbeddedPostgres(furnished(tmp_path_factory.mktemp("cutover postgres"))) as server:
         yield server
 
 
