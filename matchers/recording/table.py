@@ -90,7 +90,8 @@ class ComparisonTable:
                 erase(connection, _NAMES)
 
     def rename(self, domain: str, person: str, sources: Mapping[str, str]) -> None:
-        """The pictures ``sources`` (old name to new name) are ``person``'s from now on."""
+        """The pictures ``sources`` (old name to new name) are ``person``'s from now on, and nothing tells who they
+        were."""
         query = (
             "UPDATE face_service.compared_names SET person = %s, person_id = %s, source = %s, source_id = %s "
             "WHERE domain = %s AND source_id = %s"
@@ -98,8 +99,12 @@ class ComparisonTable:
         rows = [
             (person, source_id(person), new, source_id(new), domain, source_id(old)) for old, new in sources.items()
         ]
-        with self._database.own_connection(LONG_SECONDS) as connection, connection.transaction():
-            connection.cursor().executemany(query, rows)
+        with self._database.own_connection(LONG_SECONDS) as connection:
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.executemany(query, rows)
+                renamed = cursor.rowcount
+            if renamed:
+                erase(connection, _NAMES)
 
     def drop(self, domain: str) -> None:
         """Forget everything about ``domain``; no name stays in the database's files."""
@@ -117,15 +122,18 @@ class ComparisonTable:
         )
         names = "DELETE FROM face_service.compared_names WHERE created_at < now() - make_interval(secs => %s)"
         seconds = self._retention.days * _DAY
-        with self._database.own_connection(LONG_SECONDS) as connection, connection.transaction():
-            row = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (_PRUNE_LOCK,)).fetchone()
-            if row is None or not row[0]:
-                return 0
-            gone = connection.execute(oldest, (seconds,)).rowcount
-            domains = connection.execute("SELECT DISTINCT domain FROM face_service.comparisons").fetchall()
-            for (domain,) in domains:
-                gone += connection.execute(surplus, (domain, domain, self._retention.faces)).rowcount
-            connection.execute(names, (2 * seconds,))
+        with self._database.own_connection(LONG_SECONDS) as connection:
+            with connection.transaction():
+                row = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (_PRUNE_LOCK,)).fetchone()
+                if row is None or not row[0]:
+                    return 0
+                gone = connection.execute(oldest, (seconds,)).rowcount
+                domains = connection.execute("SELECT DISTINCT domain FROM face_service.comparisons").fetchall()
+                for (domain,) in domains:
+                    gone += connection.execute(surplus, (domain, domain, self._retention.faces)).rowcount
+                forgotten = connection.execute(names, (2 * seconds,)).rowcount
+            if forgotten:
+                erase(connection, _NAMES)
         return gone
 
     def _names(self, connection: psycopg.Connection[Any], domain: str, records: Sequence[Record]) -> _Names:
