@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Mode = Literal["pkl_only", "pgvector_only", "dual"]
 ExecutionProvider = Literal["auto", "cpu", "cuda", "openvino"]
+InferencePrecision = Literal["fp32", "bf16"]
 
 
 class Settings(BaseSettings):
@@ -23,6 +24,10 @@ class Settings(BaseSettings):
     detector: str = Field("retinaface", description="catalog name, card'ed .onnx path, or InsightFace pack folder")
     embedder: str = Field("sface", description="catalog name, card'ed .onnx path, or InsightFace pack folder")
     execution_provider: ExecutionProvider = Field("auto", description="auto, cpu, cuda or openvino")
+    inference_precision: InferencePrecision = Field("fp32", description="of the embedder on OpenVINO: fp32 or bf16")
+    inference_threads: int = Field(
+        0, ge=0, le=256, description="threads of one run on the CPU; 0: all cores alone, one each in a crowd"
+    )
     vector_db_enabled: bool = Field(True, description="false: every domain answers from PKL only")
     vector_db_dual_mode: bool = Field(True, description="true: search PKL and pgvector and compare")
     vector_db_use_pgvector_only: bool = Field(False, description="true: answer from pgvector only")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 
 from models.card import ModelCard
 from models.errors import CardError, ModelError
@@ -39,6 +40,11 @@ class FaceEngine:
     def provider(self) -> str:
         """The execution provider that runs the models."""
         return self.embedder.session.provider
+
+    @property
+    def precision(self) -> str:
+        """Of the embedder's arithmetic: what its file is in, or ``bf16``."""
+        return "bf16" if self.embedder.session.options.bf16 else self.embedder_card.precision
 
     def analyze(self, data: bytes) -> Analysis:
         """Everything about the faces of one picture file.
@@ -84,14 +90,16 @@ def open_engine(settings: Settings) -> FaceEngine:
     check_pair(detector.card, embedder.card)
     if embedder.path is None:
         raise ModelError(f"The embedder {settings.embedder!r} has no file.")
-    options = SessionOptions()
-    provider = choose_provider(settings.execution_provider, embedder.path, options)
+    options = SessionOptions(settings.inference_threads)
+    # The detector stays in float32: crops must not depend on the embedder's precision.
+    precise = replace(options, bf16=settings.inference_precision == "bf16")
+    provider = choose_provider(settings.execution_provider, embedder.path, precise)
     sessions = Sessions()
     return FaceEngine(
         open_built_in(detector.card)
         if detector.path is None
         else open_detector(sessions.open(detector.path, provider, options, detector.card)),
-        Embedder(sessions.open(embedder.path, provider, options, embedder.card)),
+        Embedder(sessions.open(embedder.path, provider, precise, embedder.card)),
     )
 
 

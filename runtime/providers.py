@@ -33,7 +33,7 @@ _AUTO_ORDER = (CUDA, OPENVINO, CPU)
 _EXTRA = {CUDA: "gpu", OPENVINO: "openvino", CPU: "cpu"}
 _PACKAGE = {CUDA: "onnxruntime-gpu", OPENVINO: "onnxruntime-openvino", CPU: "onnxruntime"}
 
-_BF16 = frozenset({"avx512_bf16", "amx_bf16"})
+BF16 = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ def _check_bf16(provider: str) -> None:
             f"INFERENCE_PRECISION=bf16 needs the OpenVINO provider, not {provider}: set EXECUTION_PROVIDER=openvino "
             "(`make run EXTRAS=openvino,embedded`), or INFERENCE_PRECISION=fp32."
         )
-    if not _BF16 & processor_flags():
+    if not BF16 & processor_flags():
         raise ProviderError(
             "INFERENCE_PRECISION=bf16 needs a processor with avx512_bf16 or amx_bf16, and this one has neither: "
             "set INFERENCE_PRECISION=fp32."

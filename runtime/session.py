@@ -86,7 +86,7 @@ class SharedSession:
         """
         self.path = path
         self.provider = provider
-        self._options = options or SessionOptions()
+        self.options = options or SessionOptions()
         self._lock = threading.Lock()
         self._traffic = traffic or Traffic()
         self._inherited: list[_Opened] = []
@@ -122,10 +122,10 @@ class SharedSession:
             raise ModelError(f"{self.path} does not exist. Run `python -m convert fetch`, or check the path.")
         try:
             with prepared(self.path, self.provider) as file:
-                light = create_session(file, self.provider, self._options)
+                light = create_session(file, self.provider, self.options)
                 heavy = light
-                if self.provider == CPU and self._options.threads == 0 and core_count() > 1:
-                    heavy = create_session(file, CPU, replace(self._options, threads=1))
+                if self.provider == CPU and self.options.threads == 0 and core_count() > 1:
+                    heavy = create_session(file, CPU, replace(self.options, threads=1))
         except RuntimeFault:
             raise
         except Exception as error:

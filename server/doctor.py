@@ -121,7 +121,8 @@ def _models(settings: Settings) -> Iterator[Finding]:
 
 
 def _provider(engine: FaceEngine, settings: Settings) -> Finding:
-    return Finding("execution provider", "ok", f"{engine.provider} (EXECUTION_PROVIDER={settings.execution_provider})")
+    detail = f"{engine.provider}, {engine.precision} (EXECUTION_PROVIDER={settings.execution_provider})"
+    return Finding("execution provider", "ok", detail)
 
 
 def _stores(settings: Settings, stores: Stores) -> Iterator[Finding]:
