@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from runtime.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch, models_dir: Path) -> None:
+    monkeypatch.setenv("MODELS_DIR", str(models_dir))
+    monkeypatch.setenv("EXECUTION_PROVIDER", "cpu")
+
+
+def test_the_stages_make_up_the_whole(group_picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", str(group_picture), "--json", "--repeat", "3", "--parallel", "2", "--threads", "1"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["width"], found["height"], found["faces"]) == (1280, 886, 6)
+    assert (found["provider"], found["precision"], found["threads"]) == ("CPUExecutionProvider", "fp32", 1)
+    assert [stage["name"] for stage in found["stages"]] == ["decode", "detect", "align", "embed"]
+    for stage in found["stages"]:
+        assert 0 < stage["least"] <= stage["median"] <= stage["most"]
+    assert sum(stage["share"] for stage in found["stages"]) == pytest.approx(1)
+    assert found["per_second"] > 0
+
+
+def test_people_get_a_table_with_bars(group_picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", str(group_picture), "--repeat", "1", "--parallel", "0"]) == 0
+    shown = capsys.readouterr().out
+    for word in ("retinaface + sface (fp32)", "decode", "detect", "align", "embed", "█", "pictures/s"):
+        assert word in shown
+    assert "at once" not in shown
+
+
+def test_what_is_no_picture_ends_with_what_to_send(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.jpg").write_text("no picture")
+    assert main(["profile", str(tmp_path / "text.jpg")]) == 2
+    assert "Send JPEG" in capsys.readouterr().err
+    assert main(["profile", str(tmp_path / "none.jpg")]) == 2
+    assert "none.jpg" in capsys.readouterr().err
+
+
+def test_a_precision_that_the_provider_lacks_says_what_to_set(
+    group_picture: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["profile", str(group_picture), "--provider", "cpu", "--precision", "bf16"]) == 2
+    assert "EXECUTION_PROVIDER=openvino" in capsys.readouterr().err
