@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from matchers.errors import StoreUnavailable
+from matchers.watchdog import Watchdog
 
 Connection = psycopg.Connection[Any]
 
@@ -29,6 +30,7 @@ LONG_SECONDS = 600.0
 _POOL_SIZE = 8
 # How long to wait for a pooled connection before asking the server directly, which tells at once why there is none.
 _PATIENCE = 0.25
+_LEAST = 0.001
 
 _logger = logging.getLogger(__name__)
 
@@ -65,6 +67,7 @@ class Database:
         self._parameters = _parameters(conninfo, timeout) if isinstance(conninfo, str) else {}
         self._ready = False
         self._preparing = threading.Lock()
+        self._watchdog = Watchdog()
         self._pool = self._new_pool()
 
     def open(self) -> None:
@@ -102,7 +105,7 @@ class Database:
         with self._translated():
             connection = self._checkout(deadline)
             try:
-                with _cut_off(connection, deadline if seconds is None else time.monotonic() + seconds):
+                with self._cut_off(connection, deadline if seconds is None else time.monotonic() + seconds):
                     yield connection
             finally:
                 self._pool.putconn(connection)
@@ -161,7 +164,7 @@ class Database:
         except PoolTimeout:
             _logger.debug("no pooled connection within %g s, asking the server directly", _PATIENCE)
         else:
-            if _is_alive(connection, deadline):
+            if self._is_alive(connection, deadline):
                 return connection
             self._pool.putconn(connection)
             if time.monotonic() >= deadline:
@@ -176,9 +179,29 @@ class Database:
         deadline = time.monotonic() + seconds
         patience = max(2, math.ceil(min(seconds, self.timeout)))
         parameters = {**self._parameters, "connect_timeout": patience}
-        with psycopg.connect(**parameters, autocommit=True) as connection, _cut_off(connection, deadline):
+        with psycopg.connect(**parameters, autocommit=True) as connection, self._cut_off(connection, deadline):
             set_timeouts(connection, seconds, self.timeout)
             yield connection
+
+    def _is_alive(self, connection: Connection, deadline: float) -> bool:
+        try:
+            with self._cut_off(connection, deadline):
+                connection.execute("")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _cut_off(self, connection: Connection, deadline: float) -> AbstractContextManager[None]:
+        """Shut the connection's socket down at ``deadline``: a server that hangs ends in an OperationalError.
+
+        ``statement_timeout`` is kept by the server itself, so it does not help when that is what hangs.
+        """
+
+        def shut_down() -> None:
+            if not connection.closed:
+                _shut_down(connection)
+
+        return self._watchdog.at(max(deadline, time.monotonic() + _LEAST), shut_down)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -227,7 +250,7 @@ def lock_key(*parts: str) -> int:
 
 
 def _left(deadline: float, most: float = math.inf) -> float:
-    return max(0.001, min(most, deadline - time.monotonic()))
+    return max(_LEAST, min(most, deadline - time.monotonic()))
 
 
 def set_timeouts(connection: Connection, statement: float, lock: float, *, local: bool = False) -> None:
@@ -246,36 +269,6 @@ def find_vector(connection: Connection) -> None:
     )
 
 
-def _is_alive(connection: Connection, deadline: float) -> bool:
-    try:
-        with _cut_off(connection, deadline):
-            connection.execute("")
-    except psycopg.OperationalError:
-        return False
-    return True
-
-
-@contextmanager
-def _cut_off(connection: Connection, deadline: float) -> Iterator[None]:
-    """Shut the connection's socket down at ``deadline``: a server that hangs ends in an OperationalError.
-
-    ``statement_timeout`` is kept by the server itself, so it does not help when that is what hangs.
-    """
-    lock = threading.Lock()
-    done = False
-
-    def shut_down() -> None:
-        with lock:
-            if not done and not connection.closed:
-                with socket.socket(fileno=os.dup(connection.fileno())) as handle:
-                    handle.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(_left(deadline), shut_down)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        with lock:
-            done = True
+def _shut_down(connection: Connection) -> None:
+    with socket.socket(fileno=os.dup(connection.fileno())) as handle:
+        handle.shutdown(socket.SHUT_RDWR)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from matchers.base import FloatArray, GalleryStore, Match
 from matchers.breaker import CircuitBreaker
 from matchers.compare import Comparison, compare
+from matchers.crew import Crew
 from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
 from models.settings import Mode
 
@@ -67,8 +68,8 @@ class _Side:
 class Searcher:
     """Searches by mode. Thread-safe.
 
-    Each pgvector search runs in a daemon thread of its own, so that a call that hangs holds up neither the request
-    nor the end of the process. ``max_pending`` of them may run at once; one more counts as a failure of pgvector.
+    Each pgvector search runs in a daemon thread, so that a call that hangs holds up neither the request nor the end of
+    the process. ``max_pending`` of them may run at once; one more counts as a failure of pgvector.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Searcher:
         self.timeout = timeout
         self.max_pending = max_pending
         self._slots = threading.BoundedSemaphore(max_pending)
+        self._crew = Crew("pgvector-search")
 
     def search(self, embeddings: FloatArray, domain: str, mode: Mode, top_k: int) -> Outcome:
         """The nearest ``top_k`` faces of ``domain`` for each row of ``embeddings`` ((n, d) float32, unit rows).
@@ -154,7 +156,7 @@ class Searcher:
             self._slots.release()
 
         try:
-            threading.Thread(target=work, name="pgvector-search", daemon=True).start()
+            self._crew.do(work)
         except RuntimeError as error:
             self._slots.release()
             raise StoreUnavailable(f"no thread could be started for pgvector: {error}") from error
