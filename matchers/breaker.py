@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Literal, TypeVar
 
 from matchers.errors import MatcherError, StoreUnavailable
+
+_WINDOW = 20
+_SHARE = 0.5
 
 State = Literal["closed", "open", "half-open"]
 T = TypeVar("T")
@@ -17,7 +21,8 @@ _logger = logging.getLogger(__name__)
 
 
 class CircuitBreaker:
-    """Lets calls through until ``failures`` in a row have failed, then refuses them for ``cooldown`` seconds.
+    """Lets calls through until ``failures`` in a row, or half of the last twenty, have failed; then refuses them for
+    ``cooldown`` seconds.
 
     After the cooldown one call goes through as a probe: its success closes the breaker, its failure opens it again.
     Safe to share between threads.
@@ -36,6 +41,7 @@ class CircuitBreaker:
         self._clock = clock
         self._lock = threading.Lock()
         self._failed = 0
+        self._last: deque[bool] = deque(maxlen=_WINDOW)
         self._opened_at: float | None = None
         self._probing = False
 
@@ -83,8 +89,7 @@ class CircuitBreaker:
                 return
             if state == "open" or self._probing:
                 raise StoreUnavailable(
-                    f"the store failed {self._failed} times in a row and is left alone; "
-                    f"it is tried again after {self._cooldown:g} s"
+                    f"the store failed too often and is left alone; it is tried again after {self._cooldown:g} s"
                 )
             self._probing = True
         _logger.info("circuit breaker half-open: trying the store again")
@@ -93,6 +98,9 @@ class CircuitBreaker:
         with self._lock:
             reopened = self._opened_at is not None
             self._failed = 0
+            self._last.append(False)
+            if reopened:
+                self._last.clear()
             self._opened_at = None
             self._probing = False
         if reopened:
@@ -102,10 +110,12 @@ class CircuitBreaker:
         with self._lock:
             was_closed = self._opened_at is None
             self._failed += 1
+            self._last.append(True)
             self._probing = False
-            opens = self._failed >= self._limit
+            # A store that fails now and then, never often in a row, is none to rely on either.
+            opens = self._failed >= self._limit or sum(self._last) >= _WINDOW * _SHARE or not was_closed
             if opens:
                 self._opened_at = self._clock()
         if opens:
             log = _logger.warning if was_closed else _logger.info
-            log("circuit breaker open: %d failures in a row, next try in %g s", self._failed, self._cooldown)
+            log("circuit breaker open: the store fails too often, next try in %g s", self._cooldown)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -110,14 +109,6 @@ def pictures(portraits: list[bytes]) -> list[tuple[str, bytes]]:
     return found
 
 
-def fill(gallery: Path, run_matchers: Matchers, settings: dict[str, str]) -> None:
-    """Bring the gallery file into both stores."""
-    folder = Path(settings["DATA_DIR"]) / "galleries" / DOMAIN
-    folder.mkdir(parents=True)
-    shutil.copy2(gallery, folder)
-    run_matchers("repair", "--domain", DOMAIN, "--direction", "pkl-to-pgvector", **settings)
-
-
 def test_a_domain_moves_from_pkl_to_pgvector_and_back(
     start: Any,
     run_matchers: Matchers,
@@ -132,7 +123,8 @@ def test_a_domain_moves_from_pkl_to_pgvector_and_back(
             "VECTOR_DB_DUAL_MODE": "false",
             "GATE_COMPARISONS": str(PICTURES),
         }
-        fill(gallery, run_matchers, settings)
+        imported = json.loads(run_matchers("import", "--domain", DOMAIN, str(gallery), "--json", **settings))
+        assert imported["complete"] is True
         with start("--workers", str(WORKERS), **settings) as service:
             story = Story(service.client, pictures)
             with story.asked_all_the_time():

@@ -53,6 +53,24 @@ def test_a_success_between_failures_starts_the_count_again() -> None:
     assert breaker.state == "closed"
 
 
+def test_half_of_twenty_failures_open_it_though_never_many_in_a_row() -> None:
+    clock = Clock()
+    breaker = CircuitBreaker(failures=3, cooldown=2.0, clock=clock)
+    for _ in range(9):
+        with pytest.raises(StoreUnavailable):
+            breaker.call(fail)
+        breaker.call(lambda: 1)
+    assert breaker.state == "closed"
+    with pytest.raises(StoreUnavailable):
+        breaker.call(fail)
+    assert breaker.state == "open"
+    clock.now += 2.0
+    breaker.call(lambda: 1)
+    with pytest.raises(StoreUnavailable):
+        breaker.call(fail)
+    assert breaker.state == "closed"
+
+
 def test_after_the_cooldown_a_success_closes_it() -> None:
     clock = Clock()
     breaker = open_breaker(clock)
