@@ -171,7 +171,8 @@ def load_card(path: Path) -> ModelCard:
         with path.open("rb") as file:
             metadata = _read_metadata(file, path.stat().st_size)
     except (OSError, ValueError) as error:
-        raise CardError(f"{path} cannot be read as an ONNX model: {error}.") from error
+        advice = "Copy it anew, or have `python -m convert fetch --force` make it anew."
+        raise CardError(f"{path} cannot be read as an ONNX model: {error}. {advice}") from error
     return read_card(metadata, path)
 
 

@@ -159,7 +159,9 @@ def _serve_alone(options: argparse.Namespace, settings: Settings) -> None:
 
 def _serve_many(options: argparse.Namespace, settings: Settings) -> None:
     open_engine(settings)
-    with tempfile.TemporaryDirectory(prefix="face-metrics-") as folder:
+    # Figures are files that workers map into their memory: on a disk that is full, writing them would end the process.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="face-metrics-", dir=memory) as folder:
         os.environ.setdefault(METRICS_FOLDER, folder)
         uvicorn.run("server.worker:build", factory=True, workers=options.workers, **_listening(options))
 

@@ -26,6 +26,9 @@ from server.work import WorkPool
 FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
 """Environment variable of prometheus_client, which reads it when it is imported."""
 
+STAGES: Final = ("decode", "detect", "align", "embed", "search_pkl", "search_pgvector", "compare", "total")
+"""There from the beginning: a full disk must not meet the first picture that is timed."""
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SUM: Final = "livesum"
 _MOST: Final = "livemax"
@@ -46,6 +49,8 @@ class Metrics:
         self._stages = Histogram(
             "face_stage_seconds", "Time by stage", ("stage",), buckets=_SECONDS, registry=self._registry
         )
+        for stage in STAGES:
+            self._stages.labels(stage)
         self._faces = self._counter("faces", "Faces by what became of them", "result")
         self._matches = self._counter("matches", "Faces that a store has a person for", "store")
         self._comparisons = self._counter("comparisons", "Faces that both stores answered for", "top1_match")

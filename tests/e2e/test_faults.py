@@ -91,6 +91,15 @@ class World:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    @contextmanager
+    def read_only(self) -> Iterator[None]:
+        """PostgreSQL takes no change."""
+        self.execute(f"ALTER DATABASE {ROLE} SET default_transaction_read_only = on", database="postgres")
+        self.cut_connections()
+        yield
+        self.execute(f"ALTER DATABASE {ROLE} RESET default_transaction_read_only", database="postgres")
+        self.cut_connections()
+
     def until_postgresql_is_up(self) -> None:
         deadline = time.monotonic() + NOTICE_SECONDS
         while True:
@@ -246,13 +255,30 @@ def test_postgresql_lets_nobody_in(world: World, fault: str, cure: str) -> None:
 def test_postgresql_is_read_only(world: World) -> None:
     """Searches go on."""
     with world.load() as load:
-        world.execute(f"ALTER DATABASE {ROLE} SET default_transaction_read_only = on", database="postgres")
-        world.cut_connections()
-        world.until("dual", RECOVERY_SECONDS)
-        world.execute(f"ALTER DATABASE {ROLE} RESET default_transaction_read_only", database="postgres")
-        world.cut_connections()
+        with world.read_only():
+            world.until("dual", RECOVERY_SECONDS)
         world.until("dual", RECOVERY_SECONDS)
     load.all_right(PGVECTOR_FAILED)
+
+
+@pytest.mark.parametrize("fault", ["killed", "read-only"])
+def test_what_is_enrolled_meanwhile_gets_into_both_stores(world: World, portraits: list[bytes], fault: str) -> None:
+    client = world.service.client
+    assert client.post("/domains/office").status_code == 201
+    with world.kept_down() if fault == "killed" else world.read_only():
+        if fault == "killed":
+            assert world.postgres.pid is not None
+            os.kill(world.postgres.pid, signal.SIGKILL)
+        answer = client.post("/domains/office/people/amy", files={"images": ("x.png", portraits[0])})
+        assert (answer.status_code, answer.json()["pending"]) == (201, ["pgvector"])
+        assert world.service.analyze(portraits[0], "office")["recognized_faces"] == ["amy"]
+    world.until_postgresql_is_up()
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while client.get("/domains/office/people/amy").json()["faces"][0]["stores"] != ["pkl", "pgvector"]:
+        assert time.monotonic() < deadline, "pgvector did not get what it missed"
+        time.sleep(0.05)
+    assert world.service.analyze(portraits[0], "office")["comparison"]["top1_match"] is True
+    assert client.delete("/domains/office").json()["pending"] == []
 
 
 def test_the_schema_is_dropped(world: World, run_matchers: Callable[..., str]) -> None:

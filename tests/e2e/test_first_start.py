@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -168,6 +169,18 @@ def test_a_missing_model_stops_the_start_and_says_what_to_do(
     environment: Mapping[str, str], tmp_path: Path, workers: str
 ) -> None:
     message = refusal(environment, tmp_path, "--workers", workers, MODELS_DIR=str(tmp_path / "none"))
+    assert "python -m convert fetch" in message
+
+
+def test_a_damaged_model_stops_the_start_and_says_what_to_do(
+    environment: Mapping[str, str], models_dir: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(models_dir, models)
+    damaged = models / "sface.onnx"
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    message = refusal(environment, tmp_path, MODELS_DIR=str(models))
+    assert "sface.onnx" in message
     assert "python -m convert fetch" in message
 
 
