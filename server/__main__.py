@@ -40,6 +40,7 @@ logger = logging.getLogger("server")
 _USAGE_ERROR = 2
 # As long as gunicorn gives its workers to finish what is under way.
 _GRACE_SECONDS = 30
+_MEMORY = "/dev/shm"  # noqa: S108
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,7 +161,7 @@ def _serve_alone(options: argparse.Namespace, settings: Settings) -> None:
 def _serve_many(options: argparse.Namespace, settings: Settings) -> None:
     open_engine(settings)
     # Figures are files that workers map into their memory: on a disk that is full, writing them would end the process.
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="face-metrics-", dir=memory) as folder:
         os.environ.setdefault(METRICS_FOLDER, folder)
         uvicorn.run("server.worker:build", factory=True, workers=options.workers, **_listening(options))
