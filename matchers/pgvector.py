@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from pgvector import Vector
@@ -17,21 +16,37 @@ from matchers.base import Entry, FloatArray, GalleryFace, Match
 from matchers.copying import check_faces, check_texts, copy_faces
 from matchers.database import LONG_SECONDS, Connection, Database, find_vector, lock_key, set_timeouts
 from matchers.erasure import erase
-from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
+from matchers.errors import GalleryError
+from matchers.hnsw import BREADTH_MOST, FaceIndexes
 from matchers.migrations import migrate
 from matchers.tables import FaceTables
 from models.card import ModelCard
 
-_INDEX_SECONDS = 3600.0
-# With so many faces an exact scan still takes milliseconds; a larger domain gets an HNSW index.
+# With so many faces an exact scan still takes milliseconds; a larger domain is searched through an index.
 _EXACT_LIMIT = 20_000
-# An index gives this many candidates per match asked for, and at least so many; they are ranked again exactly.
-_CANDIDATES_FACTOR = 4
-_CANDIDATES_MIN = 100
-# pgvector's limit for an HNSW index on halfvec (its README, "HNSW").
-_INDEX_DIMENSIONS = 4000
-_INDEXED_SECONDS = 5.0
-_logger = logging.getLogger(__name__)
+# Candidates of an index per match asked for, at least.
+_CANDIDATES = 4
+# Faces of one person that are compared beside the candidates.
+_OF_ONE_PERSON = 100
+
+# For each face asked for, {nearest} gives person, source, x, y and distance.
+_EACH = sql.SQL(
+    "SELECT q.i, m.person, m.distance, m.source FROM unnest(%s::vector[]) WITH ORDINALITY AS q(v, i) "
+    "CROSS JOIN LATERAL ({nearest}) AS m "
+    'ORDER BY q.i, m.distance, m.source COLLATE "C", m.x, m.y'
+)
+_FIRST = sql.SQL('ORDER BY distance, source COLLATE "C", x, y LIMIT {top_k}')
+_EXACT = sql.SQL("SELECT person, source, x, y, 1 + (embedding <#> q.v) AS distance FROM {faces} {first}")
+# The candidates of the index in their true order; then the people among them with all their faces.
+_INDEXED = sql.SQL(
+    "WITH near AS MATERIALIZED (SELECT person, source, x, y, 1 + (embedding <#> q.v) AS distance FROM "
+    "(SELECT * FROM {faces} ORDER BY embedding::halfvec({d}) <#> q.v::halfvec({d}) LIMIT {candidates}) "
+    "AS found {first}) "
+    "SELECT person, source, x, y, distance FROM (SELECT * FROM near UNION "
+    "SELECT f.person, f.source, f.x, f.y, 1 + (f.embedding <#> q.v) "
+    "FROM (SELECT DISTINCT person FROM near) AS who CROSS JOIN LATERAL "
+    "(SELECT * FROM {faces} AS one WHERE one.person = who.person LIMIT {of_one}) AS f) AS every {first}"
+)
 
 
 class PgvectorStore:
@@ -47,7 +62,8 @@ class PgvectorStore:
             raises :class:`StoreUnavailable` until then.
         embedder: card of the model whose embeddings are stored.
         timeout: seconds until a search or another short question is given up.
-        exact_limit: domains of more faces than this are searched through an index.
+        exact_limit: domains of more faces than this are searched through an index, once :meth:`build_indexes` has
+            made it.
 
     Raises:
         StoreUnavailable: the connection string cannot be read.
@@ -57,15 +73,12 @@ class PgvectorStore:
         self, conninfo: str | Callable[[], str], embedder: ModelCard, timeout: float, exact_limit: int = _EXACT_LIMIT
     ) -> None:
         self._embedder = embedder
-        self._exact_limit = exact_limit
         self._tables = FaceTables(embedder)
-        self._indexed: dict[str, tuple[bool, float]] = {}
         self._database = Database(
-            conninfo,
-            timeout,
-            self._define,
-            {"hnsw.iterative_scan": "relaxed_order", "hnsw.ef_search": str(_CANDIDATES_MIN)},
+            conninfo, timeout, self._define, {"hnsw.iterative_scan": "relaxed_order", "jit": "off"}
         )
+        self._indexes = FaceIndexes(self._database, self._tables, embedder.dimension, exact_limit)
+        self._breadths: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
 
     def __enter__(self) -> PgvectorStore:
         self.open()
@@ -81,7 +94,8 @@ class PgvectorStore:
         self._database.open()
 
     def close(self) -> None:
-        """Close all connections; may be called twice."""
+        """Close all connections and give up what is being built; may be called twice."""
+        self._indexes.interrupt()
         self._database.close()
 
     def migrate(self) -> None:
@@ -158,7 +172,7 @@ class PgvectorStore:
             try:
                 rows = self._nearest(connection, embeddings, domain, top_k)
             except errors.UndefinedTable:
-                self._indexed.pop(domain, None)
+                self._indexes.changed(domain)
                 rows = self._nearest(connection, embeddings, domain, top_k)
         matches: list[list[Match]] = [[] for _ in range(len(embeddings))]
         for index, person, distance, source in rows:
@@ -187,11 +201,8 @@ class PgvectorStore:
             else:
                 self._tables.create_partition(connection, partition)
             copy_faces(connection, partition, domain, faces, fresh=not known)
-            grown = self._has_outgrown(connection, partition, domain)
             if not known:
                 self._tables.attach(connection, partition, domain)
-        if grown:
-            self._build_index(domain)
 
     def drop(self, domain: str) -> None:
         """Delete a domain with all its faces; nothing happens when there is none."""
@@ -200,7 +211,7 @@ class PgvectorStore:
             self._begin_write(connection, domain)
             if connection.execute(query, (self._tables.name, domain)).rowcount:
                 connection.execute(sql.SQL("DROP TABLE {}").format(self._tables.partition(domain)))
-        self._indexed.pop(domain, None)
+        self._indexes.changed(domain)
 
     def purge(self, domain: str, *, indexed: bool = False) -> None:
         """Take what was deleted out of the database's files; see :func:`matchers.erasure.erase`.
@@ -211,13 +222,23 @@ class PgvectorStore:
         """
         with self._database.own_connection(LONG_SECONDS) as connection:
             known = self._is_known(connection, domain)
-            searched_by_index = known and self._is_indexed(connection, domain)
-            if searched_by_index and indexed:
-                self._forget_index(connection, domain)
-            partition = self._tables.partition(domain) if known and (indexed or not searched_by_index) else None
+            has_index = known and self._indexes.breadth(connection, domain) is not None
+            if has_index and indexed:
+                self._indexes.forget(connection, domain)
+            partition = self._tables.partition(domain) if known and (indexed or not has_index) else None
             erase(connection, partition)
-        if searched_by_index and indexed:
-            self._build_index(domain)
+        if has_index and indexed:
+            self._indexes.build(domain)
+
+    def build_indexes(self) -> list[str]:
+        """Make the indexes of all domains that have outgrown an exact scan and have none; their names.
+
+        That takes a minute for 100,000 faces. Searches, exact until then, and writers go on meanwhile; of several
+        processes at once, one works on a domain and the others pass it over.
+        """
+        with self._database.connection() as connection:
+            missing = self._indexes.missing(connection)
+        return [domain for domain in missing if self._indexes.build(domain)]
 
     def _define(self, connection: Connection) -> None:
         migrate(connection)
@@ -228,16 +249,6 @@ class PgvectorStore:
         query = "SELECT 1 FROM face_service.domains WHERE table_name = %s AND domain = %s"
         return connection.execute(query, (self._tables.name, domain)).fetchone() is not None
 
-    def _forget_index(self, connection: Connection, domain: str) -> None:
-        with connection.transaction():
-            connection.execute(
-                "UPDATE face_service.domains SET indexed = false WHERE table_name = %s AND domain = %s",
-                (self._tables.name, domain),
-            )
-            name = sql.Identifier("face_service", self._tables.index_name(domain))
-            connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(name))
-        self._indexed.pop(domain, None)
-
     def indexed(self, domain: str) -> bool:
         """Whether searches of ``domain`` go through an approximate index.
 
@@ -245,7 +256,7 @@ class PgvectorStore:
             UnknownDomain: there is no such domain.
         """
         with self._database.connection() as connection:
-            return self._is_indexed(connection, domain)
+            return self._indexes.breadth(connection, domain) is not None
 
     def holding(self, domain: str, sources: Iterable[str]) -> frozenset[str]:
         """Those of ``sources`` of which faces are enrolled."""
@@ -285,38 +296,30 @@ class PgvectorStore:
 
         The limits stand in the text of the query: with a parameter the planner would not know that they are small.
         """
-        faces: sql.Composable = self._tables.partition(domain)
-        if self._is_indexed(connection, domain):
-            faces = sql.SQL(
-                "(SELECT * FROM {faces} ORDER BY embedding::halfvec({d}) <#> q.v::halfvec({d}) LIMIT {candidates})"
-            ).format(
-                faces=faces,
-                d=sql.Literal(self._embedder.dimension),
-                candidates=sql.Literal(max(_CANDIDATES_MIN, _CANDIDATES_FACTOR * top_k)),
-            )
-        query = sql.SQL(
-            "SELECT q.i, m.person, m.distance, m.source FROM unnest(%s::vector[]) WITH ORDINALITY AS q(v, i) "
-            "CROSS JOIN LATERAL (SELECT f.person, f.source, f.x, f.y, 1 + (f.embedding <#> q.v) AS distance "
-            'FROM {faces} AS f ORDER BY distance, f.source COLLATE "C", f.x, f.y LIMIT {top_k}) AS m '
-            'ORDER BY q.i, m.distance, m.source COLLATE "C", m.x, m.y'
-        ).format(faces=faces, top_k=sql.Literal(top_k))
-        vectors = [Vector(row) for row in embeddings]
-        if not vectors:
+        breadth = self._indexes.breadth(connection, domain)
+        if not len(embeddings) or top_k < 1:
             return []
-        return connection.execute(query, (vectors,), prepare=True, binary=True).fetchall()
+        faces, first = self._tables.partition(domain), _FIRST.format(top_k=sql.Literal(top_k))
+        if breadth is None:
+            nearest = _EXACT.format(faces=faces, first=first)
+        else:
+            breadth = max(breadth, _CANDIDATES * top_k)
+            self._set_breadth(connection, breadth)
+            nearest = _INDEXED.format(
+                faces=faces,
+                first=first,
+                d=sql.Literal(self._embedder.dimension),
+                candidates=sql.Literal(breadth),
+                of_one=sql.Literal(_OF_ONE_PERSON),
+            )
+        vectors = [Vector(row) for row in embeddings]
+        return connection.execute(_EACH.format(nearest=nearest), (vectors,), prepare=True, binary=True).fetchall()
 
-    def _is_indexed(self, connection: Connection, domain: str) -> bool:
-        known = self._indexed.get(domain)
-        if known is not None and time.monotonic() < known[1]:
-            return known[0]
-        row = connection.execute(
-            "SELECT indexed FROM face_service.domains WHERE table_name = %s AND domain = %s",
-            (self._tables.name, domain),
-        ).fetchone()
-        if row is None:
-            raise UnknownDomain(f"pgvector holds no domain {domain!r} for the embedder {self._embedder.name}")
-        self._indexed[domain] = (row[0], time.monotonic() + _INDEXED_SECONDS)
-        return bool(row[0])
+    def _set_breadth(self, connection: Connection, breadth: int) -> None:
+        if self._breadths.get(connection) != breadth:
+            most = str(min(breadth, BREADTH_MOST))
+            connection.execute("SELECT set_config('hnsw.ef_search', %s, false)", (most,))
+            self._breadths[connection] = breadth
 
     def _read(self, domain: str, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of ``query`` on the partition of ``domain``, none when there is no such domain."""
@@ -332,40 +335,6 @@ class PgvectorStore:
     def _begin_write(self, connection: Connection, domain: str) -> None:
         set_timeouts(connection, LONG_SECONDS, self._database.timeout, local=True)
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (self._tables.writing_key(domain),))
-
-    def _has_outgrown(self, connection: Connection, partition: sql.Composable, domain: str) -> bool:
-        if self._embedder.dimension > _INDEX_DIMENSIONS or self._is_indexed(connection, domain):
-            return False
-        query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT {}) AS first_faces")
-        row = connection.execute(query.format(partition, sql.Literal(self._exact_limit + 1))).fetchone()
-        return row is not None and row[0] > self._exact_limit
-
-    def _build_index(self, domain: str) -> None:
-        """Faces are stored already and searched exactly until the index is there, so a failure is only reported."""
-        name = self._tables.index_name(domain)
-        try:
-            with self._database.own_connection(_INDEX_SECONDS) as connection:
-                key = lock_key(name, "index")
-                row = connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
-                if row is None or not row[0]:
-                    return
-                find_vector(connection)
-                _logger.info("domain %r has outgrown exact search, building its index", domain)
-                connection.execute(sql.SQL("DROP INDEX IF EXISTS {}").format(sql.Identifier("face_service", name)))
-                connection.execute(
-                    sql.SQL(
-                        "CREATE INDEX CONCURRENTLY {} ON {} USING hnsw ((embedding::halfvec({})) halfvec_ip_ops)"
-                    ).format(
-                        sql.Identifier(name), self._tables.partition(domain), sql.Literal(self._embedder.dimension)
-                    )
-                )
-                connection.execute(
-                    "UPDATE face_service.domains SET indexed = true WHERE table_name = %s AND domain = %s",
-                    (self._tables.name, domain),
-                )
-        except StoreUnavailable as error:
-            _logger.warning("the index of domain %r was not built, its search stays exact: %s", domain, error)
-        self._indexed.pop(domain, None)
 
     def _check_query(self, embeddings: FloatArray) -> None:
         if embeddings.ndim != 2 or embeddings.shape[1] != self._embedder.dimension:

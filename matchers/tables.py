@@ -24,10 +24,12 @@ class FaceTables:
 
     Attributes:
         name: the parent table's, in the schema ``face_service``.
+        model: whose embeddings it holds.
     """
 
     def __init__(self, embedder: ModelCard) -> None:
         self.name = _table_name(embedder.name)
+        self.model = embedder.name
         self._embedder = embedder
 
     @property

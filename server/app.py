@@ -29,6 +29,7 @@ from server.errors import EXPECTED, answer_error
 from server.filling import job_events, show_job, start_import, start_sync
 from server.healing import heal
 from server.health import live, metrics, ready
+from server.indexing import keep_indexed
 from server.intake import Intake
 from server.jobs import Jobs
 from server.local import LocalOnly
@@ -108,6 +109,7 @@ def create_app(
             _beat(backend.metrics),
             heal(backend.stores, backend.writes),
             watch_pgvector(lambda: app.state.backend),
+            keep_indexed(lambda: app.state.backend),
         )
         tasks = [asyncio.create_task(one) for one in work]
         try:

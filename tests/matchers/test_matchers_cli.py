@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 
 from matchers.__main__ import main
 from matchers.differences import KINDS
+from matchers.pgvector import PgvectorStore
 from runtime.decode import decode
 from runtime.engine import FaceEngine
 
@@ -170,6 +172,16 @@ def test_repair_makes_one_store_like_the_other(
     assert (status, "nowhere" in err) == (2, True)
     assert run("purge", "--domain", "office")[0] == 0
     assert run("purge", "--domain", "nowhere")[0] == 2
+
+
+def test_indexes_are_made_where_they_are_missing(run: Run, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("sync", "--domain", "office", "--images", images)
+    assert run("index")[:2] == (0, "No domain lacks an index.\n")
+    monkeypatch.setattr("matchers.service.PgvectorStore", partial(PgvectorStore, exact_limit=2))
+    assert run("index")[:2] == (0, "Indexed: office.\n")
+    assert json.loads(run("index", "--json")[1]) == {"built": [], "indexed": ["office"]}
+    monkeypatch.setenv("VECTOR_DB_ENABLED", "false")
+    assert run("index")[0] == 2
 
 
 def test_status_of_nothing_tells_what_to_do(run: Run) -> None:

@@ -223,36 +223,6 @@ def test_embeddings_stay_out_of_toast_while_a_page_holds_them(
     assert row[1:] == (("p", False) if dimension <= 1900 else ("e", True))
 
 
-def test_a_large_domain_is_searched_through_an_index_and_ranked_exactly(
-    database: str, embedder_card: ModelCard, faces: Faces
-) -> None:
-    gallery = faces(3000)
-    with PgvectorStore(database, embedder_card, 10.0, exact_limit=1000) as store:
-        store.apply("demo", gallery, [])
-        queries = np.stack([face.embedding for face in gallery[:200]])
-        answers = store.search(queries, "demo", None, 5)
-        assert [matches[0].source for matches in answers] == [face.source for face in gallery[:200]]
-        found = total = 0
-        for query, matches in zip(queries, answers, strict=True):
-            exact = dict(brute_force(gallery, query, 5))
-            found += len(exact.keys() & {match.source for match in matches})
-            total += len(exact)
-            for match in matches:
-                if match.source in exact:
-                    assert match.distance == pytest.approx(exact[match.source], abs=1e-5)
-            assert [m.distance for m in matches] == sorted(m.distance for m in matches)
-        assert found / total > 0.9
-        store.apply("demo", faces(3, seed=9, prefix="new-"), [])
-        newest = faces(3, seed=9)[1].embedding[None]
-        assert store.search(newest, "demo", None, 1)[0][0].source == "new-p0/1.jpg"
-    with psycopg.connect(database) as connection:
-        scans = connection.execute(
-            "SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname LIKE '%_hnsw'"
-        ).fetchone()
-    assert scans is not None
-    assert scans[0] >= 200
-
-
 def test_writers_in_threads_lose_nothing(store: PgvectorStore, faces: Faces) -> None:
     def enrol(number: int) -> None:
         store.apply("new", faces(6, prefix=f"{number}-", seed=number), [])

@@ -43,3 +43,24 @@ def make_faces(count: int, dimension: int = DIMENSION, seed: int = 0, prefix: st
         GalleryFace(f"{prefix}p{i // 3}", f"{prefix}p{i // 3}/{i % 3}.jpg", f"{i:040x}", row, (i, 1, 20, 30))
         for i, row in enumerate(unit_rows(count, dimension, seed))
     ]
+
+
+def make_clusters(
+    people: int, queries: int, dimension: int = DIMENSION, seed: int = 0
+) -> tuple[list[GalleryFace], FloatArray]:
+    """Five pictures of each person, 0.2 to 0.5 apart, and more pictures of some: (queries, dimension) float32."""
+    random = np.random.default_rng(seed)
+    centres = unit_rows(people, dimension, seed)
+    spread = np.sqrt(random.uniform(0.25, 0.7, people))
+
+    def pictures(who: np.ndarray) -> FloatArray:
+        noise = random.standard_normal((len(who), dimension)) / np.sqrt(dimension)
+        rows = centres[who] + spread[who, None] * noise
+        return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+    rows = pictures(np.repeat(np.arange(people), 5))
+    faces = [
+        GalleryFace(f"p{i // 5}", f"p{i // 5}/{i % 5}.jpg", f"{i:040x}", row, (0, 0, 9, 9))
+        for i, row in enumerate(rows)
+    ]
+    return faces, pictures(random.choice(people, queries, replace=False))

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+from tiny import DIMENSION, make_card, make_clusters, make_faces, unit_rows
+
+from matchers.base import FloatArray, GalleryFace, Match
+from matchers.errors import StoreUnavailable
+from matchers.pgvector import PgvectorStore
+from models.card import ModelCard
+
+LIMIT = 500
+THRESHOLD = 0.6
+
+
+@pytest.fixture
+def store(database: str, embedder_card: ModelCard) -> Iterator[PgvectorStore]:
+    """A store that goes through its indexes although so few faces are scanned as fast."""
+    indexed = make_conninfo(database, options="-c enable_seqscan=off")
+    with PgvectorStore(indexed, embedder_card, 20.0, exact_limit=LIMIT) as opened:
+        yield opened
+
+
+def exactly(faces: list[GalleryFace], queries: FloatArray, top_k: int) -> list[list[Match]]:
+    distances = 1 - queries.astype(np.float64) @ np.stack([face.embedding for face in faces]).astype(np.float64).T
+    answers = []
+    for row in distances:
+        order = sorted(range(len(faces)), key=lambda i: (row[i], faces[i].source))[:top_k]
+        answers.append([Match(faces[i].person, float(row[i]), faces[i].source) for i in order])
+    return answers
+
+
+def assert_nearly_exact(store: PgvectorStore, domain: str, faces: list[GalleryFace], queries: FloatArray) -> None:
+    """What lies under the threshold is found, to 99 %, and the nearest person always."""
+    found = wanted = 0
+    answers = store.search(queries, domain, None, 10)
+    for matches, expected in zip(answers, exactly(faces, queries, 10), strict=True):
+        assert matches[0].person == expected[0].person
+        assert all(one.distance <= other.distance for one, other in pairwise(matches))
+        assert len({match.source for match in matches}) == len(matches) == 10
+        distances = {match.source: match.distance for match in matches}
+        under = [match for match in expected if match.distance <= THRESHOLD]
+        wanted += len(under)
+        found += sum(match.source in distances for match in under)
+        for match in expected:
+            assert distances.get(match.source, match.distance) == pytest.approx(match.distance, abs=1e-5)
+    assert wanted > 2 * len(queries)
+    assert found / wanted >= 0.99
+
+
+def scans(database: str, suffix: str) -> int:
+    with psycopg.connect(database) as connection:
+        row = connection.execute(
+            "SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname LIKE %s", (f"%{suffix}",)
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def test_a_large_domain_is_searched_through_indexes_and_ranked_exactly(store: PgvectorStore, database: str) -> None:
+    faces, queries = make_clusters(400, 150)
+    store.apply("demo", faces, [])
+    assert not store.indexed("demo")
+    assert_nearly_exact(store, "demo", faces, queries)
+    assert store.build_indexes() == ["demo"]
+    assert store.indexed("demo")
+    assert_nearly_exact(store, "demo", faces, queries)
+    assert store.build_indexes() == []
+    store.close()
+    # A connection that ends reports what it did.
+    deadline = time.monotonic() + 30
+    while scans(database, "_hnsw") < len(queries) or scans(database, "_people") < len(queries):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_twenty_domains_in_one_database_are_searched_each_by_itself(store: PgvectorStore) -> None:
+    galleries = {f"d{number:02}": make_clusters(120 if number < 3 else 30, 12, seed=number) for number in range(20)}
+    for domain, (faces, _) in galleries.items():
+        store.apply(domain, faces, [])
+    assert store.build_indexes() == ["d00", "d01", "d02"]
+    for domain, (faces, queries) in galleries.items():
+        assert_nearly_exact(store, domain, faces, queries)
+
+
+def test_faces_that_come_and_go_are_seen_through_the_indexes(store: PgvectorStore) -> None:
+    faces, _ = make_clusters(150, 1)
+    store.apply("demo", faces, [])
+    store.build_indexes()
+    newest = make_faces(3, seed=9, prefix="new-")
+    store.apply("demo", newest, [])
+    assert store.search(newest[1].embedding[None], "demo", None, 1)[0][0].source == "new-p0/1.jpg"
+    store.apply("demo", [], [newest[1].source, faces[7].source])
+    for gone in (newest[1], faces[7]):
+        matches = store.search(gone.embedding[None], "demo", None, 10)[0]
+        assert len(matches) == 10
+        assert gone.source not in {match.source for match in matches}
+
+
+def test_many_faces_are_asked_for_and_given(store: PgvectorStore) -> None:
+    faces, queries = make_clusters(150, 2)
+    store.apply("demo", faces, [])
+    store.build_indexes()
+    assert [len(matches) for matches in store.search(queries, "demo", None, 600)] == [600, 600]
+    assert [len(matches) for matches in store.search(queries, "demo", None, 1)] == [1, 1]
+    assert store.search(queries[:0], "demo", None, 1) == []
+
+
+def test_a_person_with_more_faces_than_are_compared_is_found(store: PgvectorStore) -> None:
+    faces, _ = make_clusters(110, 1)
+    spread = unit_rows(1, seed=77) + 0.02 * unit_rows(400, seed=78)
+    spread /= np.linalg.norm(spread, axis=1, keepdims=True)
+    crowd = [GalleryFace("crowd", f"crowd/{i:03}.jpg", "", row, (0, 0, 1, 1)) for i, row in enumerate(spread)]
+    store.apply("demo", [*faces, *crowd], [])
+    store.build_indexes()
+    for query in spread[::40]:
+        assert store.search(query[None], "demo", None, 1)[0][0].source == f"crowd/{np.argmax(spread @ query):03}.jpg"
+
+
+def test_domains_dropped_and_purged_lose_their_indexes(store: PgvectorStore, database: str) -> None:
+    faces, queries = make_clusters(150, 20)
+    store.apply("demo", faces, [])
+    store.apply("other", faces, [])
+    assert store.build_indexes() == ["demo", "other"]
+    store.drop("other")
+    store.purge("demo", indexed=True)
+    assert store.indexed("demo")
+    assert_nearly_exact(store, "demo", faces, queries)
+    with psycopg.connect(database) as connection:
+        names = connection.execute("SELECT indexrelname FROM pg_stat_user_indexes WHERE indexrelname ~ 'hnsw|people'")
+        assert len(names.fetchall()) == 2
+
+
+def test_an_index_without_that_of_people_is_made_again(store: PgvectorStore, database: str) -> None:
+    faces, queries = make_clusters(120, 5)
+    store.apply("demo", faces, [])
+    store.build_indexes()
+    with psycopg.connect(database, autocommit=True) as connection:
+        row = connection.execute(
+            "SELECT indexrelname FROM pg_stat_user_indexes WHERE indexrelname LIKE '%_people'"
+        ).fetchone()
+        assert row is not None
+        connection.execute(sql.SQL("DROP INDEX face_service.{}").format(sql.Identifier(row[0])))
+    with PgvectorStore(database, make_card("tiny", DIMENSION), 20.0, exact_limit=LIMIT) as other:
+        assert not other.indexed("demo")
+        assert other.build_indexes() == ["demo"]
+        assert_nearly_exact(other, "demo", faces, queries)
+
+
+def test_two_that_build_at_once_build_once(store: PgvectorStore, database: str, embedder_card: ModelCard) -> None:
+    faces, _ = make_clusters(300, 1)
+    store.apply("demo", faces, [])
+    with PgvectorStore(database, embedder_card, 20.0, exact_limit=LIMIT) as other:
+        built: list[list[str]] = []
+        threads = [threading.Thread(target=lambda s=s: built.append(s.build_indexes())) for s in (store, other)]  # type: ignore[misc]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sorted(built) == [[], ["demo"]]
+
+
+def test_closing_gives_up_what_is_built(store: PgvectorStore, database: str, caplog: pytest.LogCaptureFixture) -> None:
+    faces, queries = make_clusters(150, 5)
+    store.apply("demo", faces, [])
+    failures: list[BaseException] = []
+
+    def build() -> None:
+        try:
+            store.build_indexes()
+        except StoreUnavailable as error:
+            failures.append(error)
+
+    with psycopg.connect(database) as blocker, caplog.at_level(logging.INFO):
+        row = blocker.execute("SELECT partition_name FROM face_service.domains").fetchone()
+        assert row is not None
+        # An index is not finished while a transaction that writes the table runs.
+        blocker.execute(
+            sql.SQL("DELETE FROM {} WHERE source = 'nobody'").format(sql.Identifier("face_service", row[0]))
+        )
+        builder = threading.Thread(target=build)
+        builder.start()
+        deadline = time.monotonic() + 60
+        while not waiting(database):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        store.close()
+        builder.join(60)
+    assert not builder.is_alive()
+    assert len(failures) == 1
+    store.open()
+    assert not store.indexed("demo")
+    assert store.build_indexes() == ["demo"]
+    assert_nearly_exact(store, "demo", faces, queries)
+
+
+def waiting(database: str) -> bool:
+    with psycopg.connect(database) as connection:
+        return bool(
+            connection.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' "
+                "AND wait_event_type = 'Lock' AND datname = current_database()"
+            ).fetchall()
+        )
+
+
+def test_embeddings_too_wide_for_an_index_are_scanned(database: str) -> None:
+    with PgvectorStore(database, make_card("wide", 4200), 20.0, exact_limit=5) as store:
+        store.apply("demo", make_faces(9, 4200), [])
+        assert store.build_indexes() == []
+        assert len(store.search(unit_rows(1, 4200), "demo", None, 9)[0]) == 9
