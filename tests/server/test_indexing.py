@@ -23,6 +23,7 @@ from server.app import create_app
 
 def test_a_large_domain_gets_its_index_while_the_service_runs(
     serve: Callable[[Starlette], AbstractContextManager[httpx.Client]],
+    *,
     pkl_settings: Settings,
     engine: FaceEngine,
     postgres: str,
