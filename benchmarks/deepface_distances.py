@@ -150,8 +150,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the table")
     options = parser.parse_args(arguments)
     work = options.work.resolve()
-    old = _peer("0.0.96", options.venv96 or work / "venv96", work, "tensorflow", swaps=True)
-    new = _peer("0.0.103", options.venv103 or work / "venv103", work, "onnx", swaps=False)
+    old = open_peer("0.0.96", options.venv96 or work / "venv96", work, "tensorflow", swaps=True)
+    new = open_peer("0.0.103", options.venv103 or work / "venv103", work, "onnx", swaps=False)
     pinned = replace(new, opencv=_opencv(new, work / "opencv4"))
     pictures = {"as they are": options.images.resolve(), "tinted": _tinted(options.images, work / "tinted")}
     h5, onnx = old.weights / "arcface_weights.h5", new.weights / "arcface_weights.onnx"
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fine = True
     for peer in (old, pinned, new):
         for normalization, shown in (("base", "as they are"), ("ArcFace", "as they are"), ("base", "tinted")):
-            gallery = _copied(pictures[shown], work / f"gallery-{peer.version}")
+            gallery = copied(pictures[shown], work / f"gallery-{peer.version}")
             answers = work / "answers.json"
             peer.call(PEER, "find", gallery, answers, "--normalization", normalization)
             theirs = json.loads(answers.read_text())
@@ -185,7 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(not fine)
 
 
-def _peer(version: str, venv: Path, work: Path, engine: str, *, swaps: bool) -> Peer:
+def open_peer(version: str, venv: Path, work: Path, engine: str, *, swaps: bool) -> Peer:
+    """A version of DeepFace; its environment is made when it is not there, its weights lie under ``work``."""
     python = venv.absolute() / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)  # noqa: S603
@@ -206,7 +207,7 @@ def _opencv(peer: Peer, folder: Path) -> Path:
     return folder
 
 
-def _copied(images: Path, folder: Path) -> Path:
+def copied(images: Path, folder: Path) -> Path:
     """The pictures in a folder of their own, since ``find`` writes its gallery beside them."""
     shutil.rmtree(folder, ignore_errors=True)
     return Path(shutil.copytree(images, folder))

@@ -114,17 +114,17 @@ def write_weights(faces: Path, h5: Path, onnx: Path) -> None:
     tf2onnx.convert.from_keras(ArcFace.load_model(), output_path=str(onnx))
 
 
-def write_answers(faces: Path, output: Path, normalization: str) -> None:
+def write_answers(faces: Path, output: Path, normalization: str, *, refresh: bool = True) -> None:
     """Faces and embeddings of every picture by ``represent``, and its nearest by ``find``, nearest first.
 
-    ``find`` keeps its gallery in the folder ``faces``.
+    ``find`` keeps its gallery in the folder ``faces``. ``refresh``: bring it up to date before the first picture.
     """
     options = {"model_name": "ArcFace", "detector_backend": "opencv", "normalization": normalization, "align": True}
     pictures = []
     for path in sorted(faces.rglob("*.png")):
         found = DeepFace.represent(str(path), **options)
         results = DeepFace.find(
-            str(path), str(faces), threshold=10, silent=True, refresh_database=not pictures, **options
+            str(path), str(faces), threshold=10, silent=True, refresh_database=refresh and not pictures, **options
         )
         pictures.append(
             {
@@ -140,7 +140,11 @@ def write_answers(faces: Path, output: Path, normalization: str) -> None:
 
 def _ranking(result: Any, faces: Path) -> list[tuple[str, float]]:
     rows = result if isinstance(result, list) else result.to_dict("records")
-    return [(Path(row["identity"]).relative_to(faces).as_posix(), float(row["distance"])) for row in rows]
+    return [(_source(Path(row["identity"]), faces), float(row["distance"])) for row in rows]
+
+
+def _source(identity: Path, faces: Path) -> str:
+    return (identity.relative_to(faces) if identity.is_absolute() else identity).as_posix()
 
 
 def _eye(point: tuple[int, int] | None) -> list[int] | None:
@@ -167,7 +171,10 @@ def main() -> None:
     find.add_argument("faces", type=Path)
     find.add_argument("output", type=Path)
     find.add_argument("--normalization", default="base")
-    find.set_defaults(run=lambda options: write_answers(options.faces, options.output, options.normalization))
+    find.add_argument("--refresh", action=argparse.BooleanOptionalAction, default=True)
+    find.set_defaults(
+        run=lambda options: write_answers(options.faces, options.output, options.normalization, refresh=options.refresh)
+    )
     options = parser.parse_args()
     options.run(options)
 
