@@ -160,7 +160,7 @@ def _there_and_back(peer: Peer, suffix: str, pictures: Path, matchers: Matchers)
 
 
 def _found(peer: Peer, pictures: Path, *, refresh: bool) -> Found:
-        answers = pictures.with_suffix(".json")
+    answers = pictures.with_suffix(".json")
     peer.call(PEER, "find", pictures, answers, "--refresh" if refresh else "--no-refresh")
     return {picture["source"]: picture["find"][0] for picture in json.loads(answers.read_text())["pictures"]}
 
