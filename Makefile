@@ -3,6 +3,7 @@ EXTRAS = $(shell cat .venv/.extras 2>/dev/null || echo cpu,embedded)
 HOST = 127.0.0.1
 PORT = 8000
 PYTHON =
+FUZZ_SECONDS = 60
 INSIGHTFACE = insightface>=2.1,<3
 
 py = .venv/bin/python
@@ -11,7 +12,7 @@ comma = ,
 installed = .venv/.installed-$(subst $(comma),+,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench clean models
+.PHONY: help run test check fuzz audit bench clean models
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -30,6 +31,14 @@ check: models .venv/.dev  ## ruff, mypy --strict and the whole test suite
 	@$(py) -m ruff format --check .
 	@$(py) -m mypy
 	@$(py) -m pytest
+
+fuzz: models .venv/.dev  ## feed made-up files to the readers of pictures and galleries; FUZZ_SECONDS=60
+	@PYTHONPATH=. $(py) tests/fuzz/campaign.py $(FUZZ_SECONDS)
+
+audit: $(installed)  ## look for known weaknesses in what is installed (asks pypi.org)
+	@$(py) -m venv .venv/audit
+	@.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@.venv/audit/bin/pip-audit --path "$$($(py) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 bench: models .venv/.dev  ## measure this machine (never part of the tests)
 	@$(py) -m benchmarks.analyze
