@@ -7,6 +7,8 @@ FC-BN" at the end).
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +95,32 @@ def read_legacy_weights(path: Path) -> list[LayerWeights]:
     return found
 
 
+def read_layered_weights(path: Path, model: Any) -> list[LayerWeights]:
+    """The weights of a ``.weights.h5`` file for the layers of ``model``, in the model's order; then what is left over.
+
+    Such a file names layers by their class and a number that counts within the class: ``conv2d``, ``conv2d_1``.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    with open_hdf5(path) as file:
+        try:
+            root = file["layers"] if "layers" in file else file["_layer_checkpoint_dependencies"]
+            held = {name: _arrays(group) for name, group in root.items()}
+        except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
+            raise WeightsError(f"{path} is a damaged Keras weights file: {str(error)[:200]}. Get it again.") from error
+    counts: Counter[str] = Counter()
+    found = []
+    for layer in model.layers:
+        kind = _snake(type(layer).__name__)
+        name = f"{kind}_{counts[kind]}" if counts[kind] else kind
+        counts[kind] += 1
+        arrays = held.pop(name, ())
+        if layer.weights:
+            found.append(LayerWeights(name, arrays))
+    return found + [LayerWeights(name, arrays) for name, arrays in held.items() if arrays]
+
+
 def load_weights(model: Any, weights: Sequence[LayerWeights], source: str) -> None:
     """Put ``weights`` into ``model``, layer by layer in order, as Keras does for files without a configuration.
 
@@ -117,6 +145,18 @@ def load_weights(model: Any, weights: Sequence[LayerWeights], source: str) -> No
         raise WeightsError(f"{source} holds weights that are not finite numbers. Get it again.")
     for layer, given in zip(wanted, weights, strict=True):
         layer.set_weights(list(given.arrays))
+
+
+def _arrays(group: Any) -> tuple[npt.NDArray[Any], ...]:
+    """What a layer's group holds, by rising number."""
+    held = group.get("vars", {})
+    return tuple(np.asarray(held[name]) for name in sorted(held, key=int))
+
+
+def _snake(name: str) -> str:
+    """``PReLU`` as Keras writes it in files: ``p_re_lu``."""
+    parted = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", parted).lower()
 
 
 def _text(value: bytes | str) -> str:

@@ -15,13 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from convert.errors import ConvertError, ParityError, PrecisionError
+from convert.errors import ConvertError, ParityError, PrecisionError, RepairError
+from convert.framework import Source, first_line
 from convert.keras_passes import KERAS_PASSES
 from convert.parity import EMBEDDER_BATCHES, MIN_COSINE, Parity, compare_outputs
 from convert.passes import apply, drop_passthrough, fold_constants
 from convert.portraits import Portrait, crops
 from convert.repair import repair, tool_versions, with_card
-from convert.tensorflow import Source, open_source
+from convert.rounding_passes import ROUNDING_PASSES
+from convert.tensorflow import open_source
+from convert.views import views
 from convert.weights import Kind, recognise
 from convert.write import write_atomic, write_model
 from models.card import ModelCard
@@ -181,7 +184,11 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         RepairError: a pass cannot treat the network, or the result is no valid ONNX.
     """
-    return repair(apply(model, (fold_constants, drop_passthrough, *KERAS_PASSES)), any_batch=True)
+    try:
+        simple = apply(model, (*ROUNDING_PASSES, fold_constants, drop_passthrough, *KERAS_PASSES))
+    except Exception as error:
+        raise RepairError(f"The network cannot be simplified: {first_line(error)}.") from error
+    return repair(simple, any_batch=True)
 
 
 def _compare(
@@ -195,14 +202,16 @@ def _compare(
     batches = [random.integers(0, 256, (n, height, width, 3)).astype(np.float32) for n in EMBEDDER_BATCHES]
     found["random"] = _parity(source, session, [as_batch(batch, card) for batch in batches])
     if portraits:
-        faces = as_batch(crops(Embedder(session), portraits), card)
+        seen = views(portraits, max(len(portraits), EMBEDDER_BATCHES[-1]))
+        faces = as_batch(crops(Embedder(session), seen), card)
         batches = [faces[:1], *(faces[start : start + 8] for start in range(0, len(faces), 8))]
         found["faces"] = _parity(source, session, batches)
     layer = None
     if any(_problem(parity, source.exact) for parity in found.values()):
-        layer = first_difference(
-            source, model, as_batch(random.integers(0, 256, (1, height, width, 3), np.uint8), card)
-        )
+        # One picture shows most faults, several those of a batch.
+        for count in (1, 2):
+            pictures = as_batch(random.integers(0, 256, (count, height, width, 3), np.uint8), card)
+            layer = layer or first_difference(source, model, pictures)
     return found, layer
 
 
@@ -214,14 +223,15 @@ def _parity(source: Source, session: SharedSession, batches: Sequence[npt.NDArra
     return compare_outputs([np.concatenate(expected)], [np.concatenate(actual)])
 
 
-def first_difference(source: Source, model: onnx.ModelProto, picture: npt.NDArray[np.float32]) -> str | None:
-    """Name of the first layer of ``source`` from which on nothing agrees with ``model``.
+def first_difference(source: Source, model: onnx.ModelProto, pictures: npt.NDArray[np.float32]) -> str | None:
+    """Name of the first layer of ``source`` from which on nothing agrees with ``model``; None when all agree.
 
     A layer that a pass has folded away has no counterpart, but a layer behind it has.
 
     Args:
-        picture: (1, 3, h, w) float32, as the network takes it.
+        pictures: (n, 3, h, w) float32, as the network takes them.
     """
+    least = _AGREES if source.exact else INT8_COSINE
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     outputs = {output.name for output in watched.graph.output}
@@ -233,13 +243,13 @@ def first_difference(source: Source, model: onnx.ModelProto, picture: npt.NDArra
         path = Path(folder) / "watched.onnx"
         path.write_bytes(watched.SerializeToString())
         session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        values = [value.ravel() for value in session.run(None, {session.get_inputs()[0].name: picture})]
-    layers = list(source.layers(np.ascontiguousarray(picture.transpose(0, 2, 3, 1))))
+        values = [value.ravel() for value in session.run(None, {session.get_inputs()[0].name: pictures})]
+    layers = list(source.layers(np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))))
     agreeing: set[str] = set()
     for layer in reversed(layers):
         output = layer.output.transpose(0, 3, 1, 2) if layer.output.ndim == 4 else layer.output
         flat = output.ravel()
-        if layer.name in agreeing or any(len(v) == len(flat) and _cosine(v, flat) >= _AGREES for v in values):
+        if layer.name in agreeing or any(len(v) == len(flat) and _cosine(v, flat) >= least for v in values):
             agreeing.update((layer.name, *layer.inputs))
     return next((layer.name for layer in layers if layer.name not in agreeing), None)
 

@@ -7,6 +7,7 @@ import onnx
 from onnx import numpy_helper
 
 from convert.passes import Array, attribute, constants_of, copy_model, producers_of, replace_items, uses_of
+from convert.shape_passes import constant_reshape, drop_casts, merge_transposes
 
 _TO_NHWC = [0, 2, 3, 1]
 
@@ -31,6 +32,38 @@ def fuse_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
             fused = onnx.helper.make_node("PRelu", [picture, name], list(add.output), name=add.name)
             add.CopyFrom(fused)
             break
+    return model
+
+
+def affine_to_batchnorm(model: onnx.ModelProto) -> onnx.ModelProto:
+    """``Mul`` and ``Add`` of a number for each channel, as a BatchNormalization often arrives, become one again.
+
+    One node is faster than two, and the passes that fold a BatchNormalization see it.
+    """
+    model = copy_model(model)
+    constants, producers, used = constants_of(model), producers_of(model), uses_of(model)
+    shapes = _shapes(model)
+    gone: set[str] = set()
+    for add in model.graph.node:
+        shift = _channel_operand(add, "Add", constants)
+        mul = producers.get(shift[0]) if shift is not None else None
+        factor = _channel_operand(mul, "Mul", constants) if mul is not None else None
+        if shift is None or mul is None or factor is None or used[mul.output[0]] != 1:
+            continue
+        shape = shapes.get(factor[0], [])
+        if len(shape) != 4 or shape[1] != len(factor[1]) or len(shift[1]) != len(factor[1]):
+            continue
+        zeros, ones = np.zeros(shape[1]), np.ones(shape[1])
+        names = [f"{add.output[0]}_{part}" for part in ("factor", "shift", "mean", "variance")]
+        for name, value in zip(names, (factor[1], shift[1], zeros, ones), strict=True):
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+        gone.add(mul.output[0])
+        add.CopyFrom(
+            onnx.helper.make_node(
+                "BatchNormalization", [factor[0], *names], [add.output[0]], name=add.name, epsilon=0.0
+            )
+        )
+    replace_items(model.graph.node, [node for node in model.graph.node if node.output[0] not in gone])
     return model
 
 
@@ -137,9 +170,13 @@ def fold_pad_into_conv(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 KERAS_PASSES = (
+    drop_casts,
+    merge_transposes,
     fuse_prelu,
     fold_pad_into_conv,
+    affine_to_batchnorm,
     free_batch,
+    constant_reshape,
     matmul_to_gemm,
     reshape_to_flatten,
     fold_transpose_before_gemm,
@@ -164,6 +201,19 @@ def _prelu(
         if negation is not None and negation.op_type == "Neg" and negation.input[0] == relu.input[0]:
             trimmed = slope.reshape(slope.shape[1:]) if slope.ndim == 4 and slope.shape[0] == 1 else slope
             return relu.input[0], np.ascontiguousarray(-trimmed, np.float32)
+    return None
+
+
+def _channel_operand(
+    node: onnx.NodeProto, operator: str, constants: dict[str, onnx.TensorProto]
+) -> tuple[str, Array] | None:
+    """The value that ``node`` changes, and the (channels,) numbers by which it does; None when it is no such node."""
+    if node.op_type != operator:
+        return None
+    for changed, other in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):
+        value = _value(constants, other)
+        if value is not None and changed not in constants and value.shape[-3:] == (value.size, 1, 1):
+            return changed, value.reshape(-1)
     return None
 
 

@@ -10,19 +10,15 @@ from pathlib import Path
 
 import onnx
 
-from convert.errors import RepairError
-from convert.parity import SourceNetwork, compare_networks
-from convert.passes import (
-    apply,
-    drop_passthrough,
+from convert.batchnorm_passes import (
     fold_batchnorm_after_conv,
     fold_batchnorm_after_gemm,
+    fold_batchnorm_before_conv,
     fold_batchnorm_before_gemm,
-    fold_constants,
-    lower_opset,
-    name_batch,
-    prune,
 )
+from convert.errors import RepairError
+from convert.parity import SourceNetwork, compare_networks
+from convert.passes import apply, drop_passthrough, fold_constants, lower_opset, name_batch, prune
 from models.card import METADATA_KEY, ModelCard
 
 OPSET, IR_VERSION = 17, 8
@@ -31,6 +27,7 @@ PASSES = (
     drop_passthrough,
     prune,
     fold_batchnorm_after_conv,
+    fold_batchnorm_before_conv,
     fold_batchnorm_before_gemm,
     fold_batchnorm_after_gemm,
     prune,

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from convert.keras_passes import (
+    affine_to_batchnorm,
     fold_pad_into_conv,
     fold_transpose_before_gemm,
     free_batch,
@@ -164,3 +165,24 @@ def test_a_reshape_that_joins_pictures_is_no_flatten() -> None:
     nodes = [helper.make_node("Reshape", ["x", "target"], ["y"])]
     model = network(nodes, [None, 4, 2, 3], target=np.array([-1, 2, 12], np.int64))
     assert kinds(reshape_to_flatten(model)) == {"Reshape": 1}
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1, 1)])
+def test_a_factor_and_a_shift_for_each_channel_become_a_norm_again(shape: tuple[int, ...]) -> None:
+    nodes = [helper.make_node("Mul", ["x", "factor"], ["m"]), helper.make_node("Add", ["shift", "m"], ["y"])]
+    weights = {name: RANDOM.normal(size=shape).astype(np.float32) for name in ("factor", "shift")}
+    model = network(nodes, [None, 4, 3, 3], **weights)
+    normed = affine_to_batchnorm(model)
+    x = RANDOM.normal(size=(2, 4, 3, 3)).astype(np.float32)
+    assert kinds(normed) == {"BatchNormalization": 1}
+    np.testing.assert_allclose(run(normed, x), run(model, x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_factor_that_somebody_else_reads_or_that_is_for_all_channels_stays() -> None:
+    factor, shift = RANDOM.normal(size=(4, 1, 1)).astype(np.float32), np.ones((4, 1, 1), np.float32)
+    nodes = [helper.make_node("Mul", ["x", "factor"], ["m"]), helper.make_node("Add", ["m", "shift"], ["a"])]
+    shared = network([*nodes, helper.make_node("Mul", ["a", "m"], ["y"])], [None, 4, 3, 3], factor=factor, shift=shift)
+    assert "BatchNormalization" not in kinds(affine_to_batchnorm(shared))
+    nodes[1] = helper.make_node("Add", ["m", "shift"], ["y"])
+    single = network(nodes, [None, 4, 3, 3], factor=factor[:1], shift=shift)
+    assert "BatchNormalization" not in kinds(affine_to_batchnorm(single))

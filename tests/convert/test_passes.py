@@ -2,69 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import onnx
-import onnxruntime as ort
-import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tiny_graphs import RANDOM, batchnorm, floats, network, norm, operators, run
 
-from convert import passes
-
-Array = npt.NDArray[Any]
-RANDOM = np.random.default_rng(7)
-
-
-def network(
-    nodes: Sequence[onnx.NodeProto],
-    weights: dict[str, Array],
-    *,
-    shape: Sequence[int | str] = (1, 3, 6, 6),
-    outputs: Sequence[str] = ("y",),
-    opset: int = 17,
-    stale: Sequence[str] = (),
-) -> onnx.ModelProto:
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
-    inputs += [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in stale]
-    graph = helper.make_graph(
-        list(nodes),
-        "test",
-        inputs,
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-
-
-def run(model: onnx.ModelProto, x: Array, **others: Array) -> list[Array]:
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    outputs: list[Array] = session.run(None, {"x": x, **others})
-    return outputs
-
-
-def floats(*shape: int) -> Array:
-    return RANDOM.normal(size=shape).astype(np.float32)
-
-
-def batchnorm(prefix: str, channels: int) -> dict[str, Array]:
-    values = {"gamma": floats(channels), "beta": floats(channels), "mean": floats(channels)}
-    values["var"] = np.abs(floats(channels)) + 0.1
-    return {f"{prefix}_{key}": value for key, value in values.items()}
-
-
-def norm(source: str, prefix: str, output: str, epsilon: float = 1e-3) -> onnx.NodeProto:
-    parts = [f"{prefix}_{key}" for key in ("gamma", "beta", "mean", "var")]
-    return helper.make_node("BatchNormalization", [source, *parts], [output], epsilon=epsilon)
-
-
-def operators(model: onnx.ModelProto) -> Counter[str]:
-    return Counter(node.op_type for node in model.graph.node)
+from convert import batchnorm_passes, passes
 
 
 def test_block_quantised_weights_become_plain_weights_with_the_values_that_onnx_runtime_sees() -> None:
@@ -118,77 +61,6 @@ def test_identity_and_dropout_vanish_but_not_at_an_output_and_not_with_a_mask_in
     np.testing.assert_array_equal(run(lean, x)[0], run(model, x)[0])
 
 
-@pytest.mark.parametrize("with_bias", [True, False])
-@pytest.mark.parametrize("group", [1, 3])
-def test_batchnorm_after_a_padded_convolution_is_folded(with_bias: bool, group: int) -> None:
-    weights = {"w": floats(6, 3 // group, 3, 3), **batchnorm("n", 6)} | ({"b": floats(6)} if with_bias else {})
-    inputs = ["x", "w", "b"] if with_bias else ["x", "w"]
-    nodes = [
-        helper.make_node("Conv", inputs, ["c"], pads=[1, 1, 1, 1], group=group),
-        norm("c", "n", "y"),
-    ]
-    model = network(nodes, weights)
-    folded = passes.fold_batchnorm_after_conv(model)
-    x = floats(1, 3, 6, 6)
-    assert operators(folded) == {"Conv": 1}
-    np.testing.assert_allclose(run(folded, x)[0], run(model, x)[0], rtol=1e-4, atol=1e-5)
-
-
-def test_batchnorm_before_a_padded_convolution_is_left() -> None:
-    nodes = [norm("x", "n", "c"), helper.make_node("Conv", ["c", "w"], ["y"], pads=[1, 1, 1, 1])]
-    model = network(nodes, {"w": floats(6, 3, 3, 3), **batchnorm("n", 3)})
-    assert operators(passes.fold_batchnorm_after_conv(model)) == {"Conv": 1, "BatchNormalization": 1}
-
-
-def test_batchnorm_is_left_where_something_else_reads_the_convolution() -> None:
-    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), norm("c", "n", "y"), helper.make_node("Relu", ["c"], ["z"])]
-    model = network(nodes, {"w": floats(6, 3, 3, 3), **batchnorm("n", 6)}, outputs=("y", "z"))
-    assert operators(passes.fold_batchnorm_after_conv(model))["BatchNormalization"] == 1
-
-
-def test_a_weight_that_two_convolutions_share_is_not_changed_under_the_other() -> None:
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["c"]),
-        norm("c", "n", "y"),
-        helper.make_node("Conv", ["x", "w"], ["z"]),
-    ]
-    model = network(nodes, {"w": floats(6, 3, 3, 3), **batchnorm("n", 6)}, outputs=("y", "z"))
-    folded = passes.fold_batchnorm_after_conv(model)
-    x = floats(1, 3, 6, 6)
-    assert operators(folded) == {"Conv": 2}
-    for one, other in zip(run(folded, x), run(model, x), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("transposed", [0, 1])
-@pytest.mark.parametrize("with_bias", [True, False])
-def test_batchnorm_around_flatten_and_gemm_is_folded_on_both_sides(transposed: int, with_bias: bool) -> None:
-    weight = floats(5, 108) if transposed else floats(108, 5)
-    bias = {"b": floats(5)} if with_bias else {}
-    nodes = [
-        norm("x", "before", "n"),
-        helper.make_node("Flatten", ["n"], ["f"]),
-        helper.make_node("Gemm", ["f", "w", *bias], ["g"], transB=transposed),
-        norm("g", "after", "y"),
-    ]
-    model = network(nodes, {"w": weight, **bias, **batchnorm("before", 3), **batchnorm("after", 5)})
-    folded = passes.apply(model, [passes.fold_batchnorm_before_gemm, passes.fold_batchnorm_after_gemm])
-    x = floats(1, 3, 6, 6)
-    assert operators(folded) == {"Flatten": 1, "Gemm": 1}
-    np.testing.assert_allclose(run(folded, x)[0], run(model, x)[0], rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("attributes", [{"alpha": 0.5}, {"beta": 2.0}])
-def test_a_gemm_with_factors_is_left(attributes: dict[str, float]) -> None:
-    nodes = [
-        helper.make_node("Flatten", ["x"], ["f"]),
-        helper.make_node("Gemm", ["f", "w", "b"], ["g"], **attributes),
-        norm("g", "n", "y"),
-    ]
-    model = network(nodes, {"w": floats(108, 5), "b": floats(5), **batchnorm("n", 5)})
-    assert operators(passes.fold_batchnorm_after_gemm(model))["BatchNormalization"] == 1
-
-
 def test_prune_removes_stale_inputs_unused_weights_and_dead_nodes() -> None:
     nodes = [helper.make_node("Mul", ["x", "w"], ["y"]), helper.make_node("Relu", ["x"], ["dead"])]
     model = network(nodes, {"w": floats(1), "unused": floats(1)}, stale=("w", "stale"))
@@ -218,6 +90,15 @@ def test_what_only_a_subgraph_reads_is_kept() -> None:
 def test_a_named_batch_takes_any_length() -> None:
     model = network([helper.make_node("Relu", ["x"], ["y"])], {})
     assert run(passes.name_batch(model), floats(5, 3, 6, 6))[0].shape == (5, 3, 6, 6)
+
+
+def test_a_node_that_the_reference_does_not_know_in_its_opset_stays() -> None:
+    nodes = [helper.make_node("DequantizeLinear", ["q", "scale"], ["w"]), helper.make_node("Mul", ["x", "w"], ["y"])]
+    weights = {"q": np.array([3], np.int8), "scale": np.array(0.5, np.float32)}
+    model = network(nodes, weights, shape=(1, 1), opset=17)
+    folded = passes.fold_constants(model)
+    one = np.ones((1, 1), np.float32)
+    np.testing.assert_array_equal(run(folded, one)[0], run(model, one)[0])
 
 
 def test_opset_is_lowered_and_never_raised() -> None:
@@ -253,9 +134,10 @@ def test_passes_leave_the_model_that_they_are_given_alone() -> None:
         passes.fold_constants,
         passes.drop_passthrough,
         passes.prune,
-        passes.fold_batchnorm_after_conv,
-        passes.fold_batchnorm_before_gemm,
-        passes.fold_batchnorm_after_gemm,
+        batchnorm_passes.fold_batchnorm_after_conv,
+        batchnorm_passes.fold_batchnorm_before_conv,
+        batchnorm_passes.fold_batchnorm_before_gemm,
+        batchnorm_passes.fold_batchnorm_after_gemm,
         passes.name_batch,
         passes.drop_single_blocks,
     ]
