@@ -12,8 +12,10 @@ from convert.ranges import BINS, LEVELS, METHODS, Histogram, Range, histograms
 
 
 def histogram(values: np.ndarray) -> Histogram:
-    counts, _ = np.histogram(values, BINS)
-    return Histogram(float(values.min()), float(values.max()), counts.astype(np.float64))
+    low, high = float(values.min()), float(values.max())
+    places = ((values - low) * (BINS / max(high - low, 1e-12))).astype(np.int64)
+    counts = np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
+    return Histogram(low, high, counts.astype(np.float64))
 
 
 def error(values: np.ndarray, span: Range) -> float:
