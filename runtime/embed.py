@@ -15,10 +15,11 @@ BATCH = 4
 GPU_BATCHES = (1, 2, 4, 8, 16, 32)
 """Batch sizes of a GPU, where one run with more costs little more; the rest of a batch is filled up. Only these few
 sizes reach ONNX Runtime, whose memory arena grows with every new input shape."""
+_LARGEST = GPU_BATCHES[-1]
 
 
 class Embedder:
-    """Turns all faces of a picture into embeddings in one batch. Safe from any thread."""
+    """Turns all faces of a picture into embeddings. Safe from any thread."""
 
     def __init__(self, session: SharedSession) -> None:
         """Take over a session whose card says ``embedding``.
@@ -59,13 +60,26 @@ class Embedder:
         Returns:
             (n, d) float32, rows of length 1.
         """
-        vectors = np.empty((len(crops), self.card.dimension), np.float32)
-        largest = GPU_BATCHES[-1] if self._on_gpu else BATCH
-        for start in range(0, len(crops), largest):
-            part = crops[start : start + largest]
-            vectors[start : start + len(part)] = self._run(part)
+        if self._on_gpu:
+            parts = [self._run(crops[start : start + _LARGEST]) for start in range(0, len(crops), _LARGEST)]
+        else:
+            parts = self._run_parts(crops)
+        vectors = np.concatenate([np.empty((0, self.card.dimension), np.float32), *parts])
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
+
+    def _run_parts(self, crops: Crops) -> list[FloatArray]:
+        """On a CPU: several batches side by side where there is a face for every core, else one after the other."""
+        cores = self.session.side_by_side
+        count = -(-len(crops) // BATCH)
+        if len(crops) < max(cores, 2):
+            return [self._run(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
+        # As many batches as there are cores, or a multiple.
+        count = -(-count // cores) * cores
+        name = self.session.inputs[0]
+        feeds = [{name: as_batch(part, self.card)} for part in np.array_split(crops, min(count, len(crops)))]
+        answers = self.session.run_each(feeds, self.session.outputs[:1])
+        return [np.asarray(output.reshape(len(output), -1), np.float32) for (output,) in answers]
 
     def _run(self, crops: Crops) -> FloatArray:
         count = len(crops)

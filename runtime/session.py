@@ -8,6 +8,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -55,10 +56,15 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """A network as it runs when there is little traffic, with all cores, and when there is much, with one."""
+    """A network as it runs when there is little traffic, with all cores, and when there is much, with one.
+
+    Attributes:
+        pool: a thread for each core but one, to run ``heavy`` side by side; None where ``light`` is the same.
+    """
 
     light: ort.InferenceSession
     heavy: ort.InferenceSession
+    pool: ThreadPoolExecutor | None
 
 
 class SharedSession:
@@ -108,6 +114,34 @@ class SharedSession:
             results: list[Tensor] = session.run(list(outputs) if outputs else None, dict(feeds))
         return results
 
+    @property
+    def side_by_side(self) -> int:
+        """How many inputs :meth:`run_each` takes to keep all cores busy; 1: they gain nothing from being several."""
+        return core_count() if self._current().pool is not None else 1
+
+    def run_each(
+        self, feeds: Sequence[Mapping[str, Tensor]], outputs: Sequence[str] | None = None
+    ) -> list[list[Tensor]]:
+        """The outputs for each of several sets of inputs, in their order.
+
+        On an idle machine they run side by side, on one core each: that gains more than many cores for one after the
+        other, since nobody waits for anybody.
+        """
+        opened = self._current()
+        names = list(outputs) if outputs else None
+        with self._traffic.run() as light:
+            if not light or opened.pool is None:
+                return [opened.heavy.run(names, dict(feed)) for feed in feeds]
+            # The calling thread takes its part: were it to sleep, the system would move it about.
+            own = range(0, len(feeds), core_count())
+            others = {
+                index: opened.pool.submit(opened.heavy.run, names, dict(feed))
+                for index, feed in enumerate(feeds)
+                if index not in own
+            }
+            mine = {index: opened.heavy.run(names, dict(feeds[index])) for index in own}
+            return [mine[index] if index in mine else others[index].result() for index in range(len(feeds))]
+
     def _current(self) -> _Opened:
         opened = self._opened
         if opened is None:
@@ -123,9 +157,10 @@ class SharedSession:
         try:
             with prepared(self.path, self.provider) as file:
                 light = create_session(file, self.provider, self.options)
-                heavy = light
+                heavy, pool = light, None
                 if self.provider == CPU and self.options.threads == 0 and core_count() > 1:
                     heavy = create_session(file, CPU, replace(self.options, threads=1))
+                    pool = ThreadPoolExecutor(core_count() - 1, "run")
         except RuntimeFault:
             raise
         except Exception as error:
@@ -134,7 +169,7 @@ class SharedSession:
                 "Run `python -m models verify` to see which files are damaged."
             ) from error
         _return_memory()
-        return _Opened(light, heavy)
+        return _Opened(light, heavy, pool)
 
     def _forget_inherited(self) -> None:
         self._lock = threading.Lock()
