@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
-from processes import Service, environment, start
+from processes import Service, environment, run_matchers, start
 
-__all__ = ["environment", "start"]
+__all__ = ["environment", "run_matchers", "start"]
 
 SHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 SIZES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 800}}

@@ -4,6 +4,7 @@ import { api, domainPath } from "./api.js";
 import { freshId, h, replace } from "./dom.js";
 import { facts } from "./facts.js";
 import { gettext as _ } from "./i18n.js";
+import { may } from "./session.js";
 
 let known = null;
 let loading = null;
@@ -65,6 +66,6 @@ export function domainChooser(choose) {
     replace(select, [...names].sort().map((name) => h("option", { value: name, selected: name === current }, name)));
   };
   fill();
-  listDomains().then(fill, () => {});
+  if (may("analyze")) listDomains().then(fill, () => {});
   return h("div", { class: "field" }, h("label", { for: id }, _("Domain")), select);
 }
