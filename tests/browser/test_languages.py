@@ -9,15 +9,14 @@ from playwright.sync_api import expect
 
 
 @pytest.mark.parametrize(
-    ("locale", "language", "question", "demo", "sentence"),
+    ("locale", "language", "words"),
     [
-        ("sr-Latn-RS", "sr-Latn", "Ko je na ovoj slici?", "Isprobaj probnu sliku", "Na slici je šest osoba: levo"),
-        ("de-AT", "de", "Wer ist auf diesem Bild?", "Beispielbild ausprobieren", "Auf dem Bild sind sechs Personen"),
+        ("sr-Latn-RS", "sr-Latn", ["Ko je na ovoj slici?", "Isprobaj probnu sliku", "Na slici je šest osoba: levo"]),
+        ("de-AT", "de", ["Wer ist auf diesem Bild?", "Beispielbild ausprobieren", "Auf dem Bild sind sechs Personen"]),
     ],
 )
-def test_the_browser_says_which_language(
-    open_tab: Any, locale: str, language: str, question: str, demo: str, sentence: str
-) -> None:
+def test_the_browser_says_which_language(open_tab: Any, locale: str, language: str, words: list[str]) -> None:
+    question, demo, sentence = words
     with open_tab("/?domain=demo", locale=locale, size="phone") as tab:
         page = tab.page
         expect(page.get_by_role("heading", level=1)).to_have_text(question)
