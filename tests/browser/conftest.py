@@ -68,6 +68,7 @@ class Tab:
     def shoot(self, name: str) -> None:
         """Write a screenshot for people to look at."""
         SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.evaluate("scrollTo(0, 0)")
         self.page.screenshot(path=SHOTS / f"{name}.png", animations="disabled")
 
     def barriers(self) -> list[str]:

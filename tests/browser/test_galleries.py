@@ -141,6 +141,22 @@ def test_a_folder_is_synchronised_with_progress_and_a_difference_repaired(
         expect(people(page)).to_have_count(2)
 
 
+def test_a_gallery_file_is_imported(open_tab: Any, service: Any, run_matchers: Any, tmp_path: Path) -> None:
+    gallery = tmp_path / "ds_model_arcface_detector_retinaface_aligned_normalization_base_expand_0.pkl"
+    run_matchers("export", "--domain", "demo", str(gallery), DATA_DIR=str(service.log.parent / "data"))
+    service.client.post("/domains/imported")
+    with open_tab("/galleries?domain=imported", refusals=[422]) as tab:
+        page = tab.page
+        expect(page.get_by_role("heading", name="Nobody is enrolled yet")).to_be_visible()
+        page.locator("input[type=file][accept*='.pkl']").set_input_files(gallery)
+        dialog = page.get_by_role("dialog", name="Import it all the same?")
+        expect(dialog).to_contain_text("The gallery was written with another model than this service works with.")
+        dialog.get_by_role("button", name="Import all the same").click()
+        expect(page.get_by_role("status").filter(has_text="added")).to_contain_text("added6")
+        expect(people(page)).to_have_count(6)
+    service.client.delete("/domains/imported")
+
+
 def test_a_domain_is_deleted_by_its_name(open_tab: Any, service: Any) -> None:
     service.client.post("/domains/brief")
     with open_tab("/galleries?domain=brief") as tab:

@@ -1,7 +1,7 @@
 // Small charts of figures over time. What they show stands in a table as well, for those who do not see them.
 
 import { h, replace, svg } from "./dom.js";
-import { gettext as _, shortTime } from "./i18n.js";
+import { dateTime, gettext as _, shortTime } from "./i18n.js";
 
 const HEIGHT = 170;
 const EDGE = { top: 10, right: 12, bottom: 24, left: 52 };
@@ -125,6 +125,6 @@ function tableOf({ moments, series }, title, say) {
     { class: "table" },
     h("caption", { class: "hidden-text" }, title),
     h("thead", {}, h("tr", {}, h("th", { scope: "col" }, _("From")), series.map((one) => h("th", { scope: "col", class: "number" }, one.name)))),
-    h("tbody", {}, rows.map((row) => h("tr", {}, h("th", { scope: "row" }, shortTime(row.moment, Infinity)), row.values.map((value) => h("td", { class: "number" }, told(value, say)))))),
+    h("tbody", {}, rows.map((row) => h("tr", {}, h("th", { scope: "row" }, dateTime(row.moment)), row.values.map((value) => h("td", { class: "number" }, told(value, say)))))),
   );
 }

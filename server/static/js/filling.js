@@ -66,7 +66,7 @@ export function fillingCard(domain, changed, signal) {
 function differing(parts) {
   const words = { detector: _("another detector"), alignment: _("another alignment"), normalisation: _("another normalisation"), expansion: _("another expansion of the faces"), model: _("another model") };
   const what = listed(parts.map((part) => words[part] ?? part));
-  return _("The gallery was written with {what} than this service works with. Its people may be recognised less surely.", { what });
+  return _("The gallery was written with {what} than this service works with. Its people may be recognised less surely, or not at all.", { what });
 }
 
 function refusal(error) {

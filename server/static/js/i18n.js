@@ -66,7 +66,7 @@ export function clock(moment) {
 export function shortTime(moment, span) {
   const day = 24 * 3600 * 1000;
   const parts = span > 2 * day ? { day: "numeric", month: "numeric" } : {};
-  const clockToo = span <= 2 * day || span === Infinity ? { hour: "2-digit", minute: "2-digit" } : {};
+  const clockToo = span <= 2 * day ? { hour: "2-digit", minute: "2-digit" } : {};
   const seconds = span < 10 * 60 * 1000 ? { second: "2-digit" } : {};
   return new Intl.DateTimeFormat(language.tag, { ...parts, ...clockToo, ...seconds }).format(new Date(moment));
 }
