@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Start
 from tests.packs import make_pack
+from tests.processes import Start
 from tests.runtime.test_align_deepface import CARD, pixels_as_embedding
 
 
