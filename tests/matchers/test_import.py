@@ -6,7 +6,13 @@ import hashlib
 import json
 import os
 import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +24,7 @@ from onnx import TensorProto, helper
 from tiny import make_card, unit_rows
 
 from matchers.__main__ import main
+from matchers.differences import compare_faces
 from matchers.errors import GalleryFileError, GalleryMismatch
 from matchers.gallery import PklStore
 from matchers.gallery_names import GalleryName, check_name, deepface_file, parse_name
@@ -354,3 +361,55 @@ def test_the_pkl_gallery_of_a_domain_is_a_gallery_of_deepface_as_it_is(stores: S
     assert (matches[0].person, matches[0].source) == ("p1", "p1/1.jpg")
     assert matches[0].distance < 1e-6
     assert len(read_gallery(theirs).faces) == 6
+
+
+KILLS = 7
+
+
+def test_an_importer_killed_at_any_moment_leaves_the_stores_equal_and_another_one_completes(
+    tmp_path: Path, database: str
+) -> None:
+    card = make_card("tiny", 64)
+    files = {}
+    for version in (1, 2, 3):
+        rows = unit_rows(900, 64, version).tolist()
+        value = [
+            {"identity": f"/x/p{number // 3}/{number % 3}.jpg", "hash": f"{version}", "embedding": row}
+            for number, row in enumerate(rows)
+        ]
+        files[str(version)] = written(tmp_path / "files", value, f"{version}.pkl")
+    command = [sys.executable, str(Path(__file__).with_name("restless_importer.py")), str(tmp_path), database]
+    chance = random.Random(3)
+    killed, seen = 0, set()
+    with (
+        PgvectorStore(database, card, 10.0) as pgvector,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as nursery,
+    ):
+        assert nursery.stdin is not None and nursery.stdout is not None
+        stores = Stores(PklStore(tmp_path / "galleries", card, "none"), pgvector)
+        for number in range(KILLS):
+            path = files[str(number % 3 + 1)]
+            print(path, file=nursery.stdin, flush=True)
+            importer = int(nursery.stdout.readline())
+            time.sleep(chance.uniform(0.0, 0.5))
+            with suppress(ProcessLookupError):
+                os.kill(importer, signal.SIGKILL)
+            finished = nursery.stdout.readline() == "done\n"
+            if finished:
+                assert nursery.stdout.readline() == "gone\n"
+            killed += not finished
+            assert recover(stores) == {} and pending(stores) == {}
+            held = content(stores.pkl)
+            assert not compare_faces(stores.pkl.faces("office"), pgvector.faces("office"))
+            versions = {digest for _, _, digest, _, _ in held}
+            assert len(versions) <= 1 and len(held) in {0, 900}, "half of a gallery is there"
+            assert not finished or versions == {path.stem}
+            seen |= versions
+        nursery.stdin.close()
+        path = files["2"]
+        with path.open("rb") as file:
+            report = import_gallery(stores, card, "none", "office", GalleryFile(file, "g.pkl"), stage=silent)
+        assert report.complete
+        assert {face[2] for face in content(stores.pkl)} == {"2"}
+        assert not compare_faces(stores.pkl.faces("office"), pgvector.faces("office"))
+    assert killed and seen
