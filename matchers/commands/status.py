@@ -111,6 +111,8 @@ def _print_differences(report: dict[str, Any]) -> None:
             print(f"{domain}: {kind.replace('_', ' ')}: {source}")
     if report["pending"]:
         print(f"{domain}: {report['pending']} changes wait for pgvector; a running server, or `repair`, brings them.")
+    if report["by_person"] == {} and not report["pending"]:
+        print(f"{domain}: both stores hold the same, embeddings included.")
     if report["by_person"]:
         print(
             f"`python -m matchers repair --domain {domain} --direction pkl-to-pgvector` (or pgvector-to-pkl) mends it."
