@@ -49,3 +49,15 @@ def test_from_the_first_start_to_a_named_group_picture(
         expect(page.get_by_role("heading", name="Rachel")).to_be_visible()
         expect(page.get_by_text("both stores agree")).to_be_visible()
         tab.shoot("3-group-picture-phone")
+
+        page.get_by_role("button", name="Unknown person").first.click()
+        page.get_by_role("button", name="Enrol this face").click()
+        dialog = page.get_by_role("dialog", name="Enrol somebody")
+        dialog.get_by_label("Name", exact=True).fill("Monica")
+        dialog.get_by_role("button", name="Enrol", exact=True).click()
+        expect(dialog.get_by_text("enrolled", exact=True)).to_be_visible()
+        dialog.get_by_role("button", name="Done").click()
+        expect(said).to_have_text(
+            "There are six people in the picture: Rachel (left), Monica (left), Ross (centre) and three more unknown "
+            "people."
+        )

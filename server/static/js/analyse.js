@@ -141,7 +141,6 @@ function finished(result) {
   const chips = h("ul", { class: "chips", "aria-label": _("People in the picture, from left to right") }, faces.map((face) => h("li", {}, chip(face, choose))));
   if (faces.length) choose(faces.find((face) => face.person !== null) ?? faces[0]);
   else replace(panel, nobody());
-  const degraded = result.answer.mode.includes("failed");
   return h(
     "div",
     { class: "bench" },
@@ -149,10 +148,18 @@ function finished(result) {
       "div",
       { class: "stack" },
       h("figure", { class: "card stage" }, stage, h("figcaption", { lang: result.language }, result.answer.description), faces.length > 1 && chips),
-      degraded && h("div", { class: "notice warn" }, icon("warning"), h("p", {}, _("pgvector did not answer. The names come from the PKL gallery alone."))),
+      degraded(result.answer.mode),
     ),
     h("div", { class: "stack" }, panel, h("div", { class: "card stack" }, timings(result), sameRequest(result))),
   );
+}
+
+function degraded(mode) {
+  const said = {
+    "pkl_only (pgvector failed)": _("pgvector did not answer. The names come from the PKL gallery alone."),
+    "pgvector_only (pkl failed)": _("The PKL gallery could not be read. The names come from pgvector alone."),
+  }[mode];
+  return said && h("div", { class: "notice warn" }, icon("warning"), h("p", {}, said));
 }
 
 function chip(face, choose) {

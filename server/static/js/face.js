@@ -3,10 +3,14 @@
 import { h, replace } from "./dom.js";
 import { gettext as _, number, percent, pgettext } from "./i18n.js";
 import { icon } from "./icons.js";
+import { enrolSomebody } from "./newperson.js";
 import { nameOf } from "./picture.js";
+import { again } from "./queue.js";
+import { may } from "./session.js";
 
 const CROP = 96;
 const MARGIN = 0.2;
+const AROUND = 0.35;
 
 // Fills `panel` with a face of a result.
 export function showFace(panel, result, face, img) {
@@ -24,11 +28,20 @@ export function showFace(panel, result, face, img) {
         h("h2", {}, nameOf(face)),
         h("p", { class: "muted small" }, said(face, threshold)),
         h("div", { class: "row face-badges" }, known ? h("span", { class: "badge good" }, icon("check"), _("recognised")) : h("span", { class: "badge warn" }, _("unknown")), agreement(face)),
+        !known && may("enrol") && h("button", { class: "button slim", type: "button", onclick: () => enrolFace(result, face, img) }, icon("plus"), _("Enrol this face")),
       ),
     ),
     h("div", { class: "stores" }, store("PKL", "first", face.pkl_results, answer.mode !== "pgvector_only", face, threshold), store("pgvector", "second", face.pgvector_results, /^(dual|pgvector_only)$/.test(answer.mode), face, threshold)),
     h("p", { class: "muted small" }, _("Bars show the distance, shorter is more alike. The line marks the threshold {threshold}.", { threshold: number(threshold, 2) })),
   );
+}
+
+// Cuts the face out with what is around it, and looks at the picture again once somebody is enrolled.
+async function enrolFace(result, face, img) {
+  const canvas = h("canvas", {});
+  cutOut(canvas, face, result.answer.image, img, AROUND);
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+  if (blob) enrolSomebody(result.domain, [new File([blob], "face.png", { type: "image/png" })], (person) => person && again(result));
 }
 
 function said(face, threshold) {
@@ -70,15 +83,19 @@ function row(match, farthest, threshold) {
   );
 }
 
+// Draws a face into `canvas` with a margin in parts of its size; as large as it is in the picture unless `size` is given.
+function cutOut(canvas, face, image, img, margin, size) {
+  const side = Math.max(face.box.w, face.box.h) * (1 + 2 * margin);
+  const scale = img.naturalWidth / image.width;
+  const left = face.box.x + face.box.w / 2 - side / 2;
+  const top = face.box.y + face.box.h / 2 - side / 2;
+  canvas.width = canvas.height = size ?? Math.round(side * scale);
+  canvas.getContext("2d").drawImage(img, left * scale, top * scale, side * scale, side * scale, 0, 0, canvas.width, canvas.height);
+}
+
 function crop(face, image, img) {
-  const canvas = h("canvas", { class: "crop", width: CROP * 2, height: CROP * 2, role: "img", "aria-label": _("The face, cut out") });
-  const draw = () => {
-    const side = Math.max(face.box.w, face.box.h) * (1 + 2 * MARGIN);
-    const scale = img.naturalWidth / image.width;
-    const left = face.box.x + face.box.w / 2 - side / 2;
-    const top = face.box.y + face.box.h / 2 - side / 2;
-    canvas.getContext("2d").drawImage(img, left * scale, top * scale, side * scale, side * scale, 0, 0, CROP * 2, CROP * 2);
-  };
+  const canvas = h("canvas", { class: "crop", role: "img", "aria-label": _("The face, cut out") });
+  const draw = () => cutOut(canvas, face, image, img, MARGIN, CROP * 2);
   if (img.complete && img.naturalWidth) draw();
   else img.addEventListener("load", draw, { once: true });
   return canvas;

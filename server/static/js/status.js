@@ -97,7 +97,7 @@ function model({ role, card: about }) {
       [_("Licence"), about.licence],
       [_("Made from"), about.origin],
       ["sha256", h("code", { class: "digest", title: about.origin_sha256 }, about.origin_sha256)],
-      [_("Compared with its source"), Object.entries(about.parity).map(([name, value]) => `${name} ${Number(value).toPrecision(7)}`).join(", ")],
+      [_("Compared with its source"), Object.entries(about.parity).map(([name, value]) => `${name} ${+Number(value).toPrecision(7)}`).join(", ")],
       [_("Notes"), about.notes && h("span", { lang: "en" }, about.notes)],
     ],
   );
