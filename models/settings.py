@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     gate_failure_rate: float = Field(0.01, ge=0, le=1, description="share of pgvector searches that may fail")
     gate_in_sync: bool = Field(True, description="whether both stores must hold the same pictures")
     comparison_retention_days: float = Field(7.0, gt=0, le=3650, description="how long comparisons of dual are kept")
-    comparison_limit: int = Field(1_000_000, ge=1, description="comparisons kept of each domain at most, the newest")
+    comparison_limit: int = Field(200_000, ge=1, description="comparisons kept of each domain at most, the newest")
     comparison_journal_mb: int = Field(64, ge=0, description="MiB of comparisons that wait while PostgreSQL is away")
     pgvector_failures: int = Field(3, ge=1, description="failures in a row after which pgvector is left alone")
     api_tokens_file: Path | None = Field(None, description="TOML file of tokens with names, rights and domains")

@@ -17,25 +17,44 @@ _MOST = 256
 
 
 class Recent:
-    """Computed values by key. Thread-safe."""
+    """Computed values by key. Thread-safe; what several ask for at once is computed once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._values: dict[Hashable, tuple[float, Any]] = {}
+        self._computing: dict[Hashable, threading.Lock] = {}
 
     def get(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """What ``compute`` gave for ``key`` a moment ago, or gives now; a failure is not kept."""
+        """What ``compute`` gave for ``key`` a moment ago, or gives now; a failure is not kept.
+
+        Who asks while another one computes gets what was there before, and waits only when there was nothing.
+        """
         with self._lock:
             known = self._values.get(key)
-        start = time.monotonic()
-        if known is not None and start < known[0]:
+            alone = self._computing.setdefault(key, threading.Lock())
+        if known is not None and (time.monotonic() < known[0] or not alone.acquire(blocking=False)):
             value: T = known[1]
             return value
+        if known is None:
+            alone.acquire()
+        try:
+            return self._fresh(key, compute)
+        finally:
+            alone.release()
+
+    def _fresh(self, key: Hashable, compute: Callable[[], T]) -> T:
+        start = time.monotonic()
+        with self._lock:
+            known = self._values.get(key)
+        if known is not None and start < known[0]:
+            other: T = known[1]
+            return other
         value = compute()
         end = time.monotonic()
         until = end + min(_MOST_SECONDS, max(_LEAST_SECONDS, _SHARE * (end - start)))
         with self._lock:
             if len(self._values) >= _MOST:
                 self._values.clear()
+                self._computing.clear()
             self._values[key] = until, value
         return value

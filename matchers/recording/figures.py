@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from matchers.database import Database
 from matchers.recording.record import REDACTED
 from matchers.summary import Spread, Summary
 
+_SECONDS = 120.0
 BUCKET_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 24 * 3600)
 
 _PERCENTILES = "percentile_cont(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY {column}) {filter}"
@@ -129,7 +131,7 @@ def summary(database: Database, window: Window) -> Summary:
     Raises:
         StoreUnavailable: the database does not answer.
     """
-    with database.connection() as connection:
+    with _reading(database) as connection:
         return _summary(connection, window)[0]
 
 
@@ -143,8 +145,7 @@ def recorded(database: Database, window: Window, limit: int = 50, buckets: int =
     Raises:
         StoreUnavailable: the database does not answer.
     """
-    with database.connection() as connection, connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    with _reading(database) as connection:
         found, first = _summary(connection, window)
         width = bucket_width(window.until - (first or window.until), buckets)
         parameters = {**_parameters(window), "width": width, "limit": limit}
@@ -154,6 +155,15 @@ def recorded(database: Database, window: Window, limit: int = 50, buckets: int =
         disagreements = [_disagreement(row, names) for row in rows]
         failures = [Failure(*row) for row in connection.execute(_FAILURES, parameters)]
     return Recorded(window, found, width, series, disagreements, failures)
+
+
+@contextmanager
+def _reading(database: Database) -> Iterator[psycopg.Connection[Any]]:
+    """A connection whose queries see one state, may take longer than a search, and sort in memory."""
+    with database.own_connection(_SECONDS) as connection, connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        connection.execute("SELECT set_config('work_mem', '64MB', true), set_config('jit', 'off', true)")
+        yield connection
 
 
 def bucket_width(length: timedelta, buckets: int) -> int:

@@ -17,6 +17,7 @@ from matchers.modes import dual_since
 from matchers.pgvector import PgvectorStore
 from matchers.recording.figures import Bucket, Disagreement, Recorded, Window, recorded, summary
 from matchers.service import Stores
+from matchers.summary import Summary
 
 _AGE = re.compile(r"(\d{1,9})\s*([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -48,6 +49,10 @@ class Judge:
             found = summary(self.stores.pgvector.database, self.window(domain))
         except StoreUnavailable:
             return not_known(self.gates)
+        return self.judge(domain, found)
+
+    def judge(self, domain: str, found: Summary) -> list[GateResult]:
+        """The gates on the figures ``found``."""
         return check(self.gates, found.figures(self.differing(domain)))
 
     def window(self, domain: str, since: datetime | None = None, until: datetime | None = None) -> Window:
@@ -96,9 +101,11 @@ def report(judge: Judge, window: Window, limit: int = 50, buckets: int = 60) -> 
     """
     stores = judge.stores
     found = recorded(_pgvector(stores).database, window, limit, buckets)
+    usual = judge.window(window.domain)
+    same = window.since == usual.since and window.until >= usual.until - timedelta(minutes=1)
     return Report(
         recorded=found,
-        gates=judge.look(window.domain),
+        gates=judge.judge(window.domain, found.summary) if same else judge.look(window.domain),
         gates_since=dual_since(judge.audit, window.domain),
         waiting=stores.comparisons.spool.waiting(),
     )

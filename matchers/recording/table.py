@@ -46,7 +46,7 @@ class Retention:
     """
 
     days: float = 7.0
-    faces: int = 1_000_000
+    faces: int = 200_000
 
 
 class ComparisonTable:
