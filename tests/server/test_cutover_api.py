@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -237,7 +238,7 @@ def test_failures_of_dual_are_recorded_while_postgresql_is_away(
         )
     )
     assert (found["summary"]["failure_rate"], found["summary"]["comparisons"], found["holds"]) == (1, 0, False)
-    assert "PostgreSQL" in found["failures"][0]["error"]
+    assert re.search("PostgreSQL|pgvector", found["failures"][0]["error"])
 
 
 def test_what_cannot_be_asked_for(service: httpx.Client, office: str, client: httpx.Client) -> None:
