@@ -133,7 +133,7 @@ def _differing(name: GalleryName, card: ModelCard, detector: str) -> dict[Trait,
         found["model"] = (
             f"The gallery's embeddings are of DeepFace's model {name.model}, EMBEDDER is {card.name} (from "
             f"{card.origin}): they cannot be compared. Set EMBEDDER to the model that made the gallery, or enrol the "
-            "pictures anew with `python -m matchers sync`."
+            "pictures anew with `python -m matchers sync`. Accept it only if the file's name is wrong."
         )
     if name.detector and name.detector != _plain(deepface_detector(detector)):
         ours = _OUR_DETECTOR.get(name.detector)
