@@ -132,6 +132,15 @@ class PklStore:
             )
         return answers
 
+    def unreadable(self) -> list[str]:
+        """Domains that were asked for and whose file cannot be used at present, whether the one read before it still
+        answers or not."""
+        for domain, slot in list(self._slots.items()):
+            if slot.refused is not None:
+                with suppress(GalleryError):
+                    self._current(domain)
+        return sorted(domain for domain, slot in list(self._slots.items()) if slot.refused is not None)
+
     def forget(self) -> None:
         """Read every gallery anew at its next use; until that is done the one in memory answers."""
         for slot in list(self._slots.values()):
@@ -238,6 +247,7 @@ class PklStore:
             self._slots.pop(domain, None)
             return None
         if slot.gallery is not None and slot.gallery.stamp == stamp:
+            slot.refused = None
             return slot.gallery
         if slot.refused is None or slot.refused[0] != stamp:
             try:

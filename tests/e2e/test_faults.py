@@ -311,9 +311,15 @@ def test_the_gallery_is_overwritten_with_rubbish(world: World, tmp_path: Path) -
             noticed = world.service.log.read_text().count(UNREADABLE)
             world.gallery.write_bytes(rubbish)
             world.until_logged(UNREADABLE, noticed)
+            ready = world.service.client.get("/health/ready").json()
+            assert (ready["status"], ready["pkl"]) == ("degraded", {"status": "degraded"})
     load.all_right()
     assert not owned.exists()
     shutil.copy2(kept, world.gallery)
+    deadline = time.monotonic() + RECOVERY_SECONDS
+    while world.service.client.get("/health/ready").json()["status"] != "ready":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_the_gallery_is_replaced_by_another(world: World, tmp_path: Path) -> None:
