@@ -40,8 +40,14 @@ audit: $(installed)  ## look for known weaknesses in what is installed (asks pyp
 	@.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	@.venv/audit/bin/pip-audit --path "$$($(py) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
-bench: models .venv/.dev  ## measure this machine (never part of the tests)
-	@$(py) -m benchmarks.analyze
+BENCHMARKS = analyze pictures throughput providers service dual
+
+bench: models .venv/.dev  ## measure this machine and write benchmarks/results (never part of the tests)
+	@missed=""; for one in $(BENCHMARKS); do \
+	    echo "== python -m benchmarks.$$one"; \
+	    $(py) -m benchmarks.$$one || missed="$$missed $$one"; \
+	done; \
+	if [ -n "$$missed" ]; then echo "missed a target or failed:$$missed"; exit 1; fi
 
 clean:  ## remove .venv, caches and build products; data/ stays
 	@rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

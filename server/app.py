@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncGenerator, Callable
 
 from starlette.applications import Starlette
@@ -20,6 +19,7 @@ from matchers.preferences import open_preferences
 from matchers.recording.recorder import Recorder
 from matchers.service import Stores
 from models.settings import Settings
+from runtime.cores import core_count
 from runtime.engine import FaceEngine
 from server.analyze import analyze
 from server.backend import Backend, changeable
@@ -136,7 +136,7 @@ def create_app(
 
 def _backend(settings: Settings, engine: FaceEngine, stores: Stores) -> Backend:
     pools = (
-        WorkPool("inference", os.cpu_count() or 2, _WAITING),
+        WorkPool("inference", max(2, core_count()), _WAITING),
         WorkPool("search", _SEARCH_THREADS, _WAITING),
         WorkPool("write", _WRITE_THREADS, _WAITING),
     )
