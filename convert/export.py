@@ -104,11 +104,18 @@ def export(
             f"`python -m convert adopt {weights} --preset NAME --output {output}`; one that has a card can be exported "
             "with --precision int8 or fp16."
         )
-    if preset_name is None and kind not in _ARCFACE_KINDS:
+    if preset_name is None and kind not in (*_ARCFACE_KINDS, Kind.RETINAFACE):
         raise PresetError(
             f"{weights} is {kind}, which does not tell how it wants to be fed. Name a preset with --preset; "
             "`python -m convert adopt --help` lists them."
         )
+    if kind is Kind.RETINAFACE:
+        if change is not None:
+            raise PrecisionError(f"{weights} is a detector; only embedders can be had in another precision.")
+        # Imported here: it builds on this module.
+        from convert.export_retinaface import export_retinaface  # noqa: PLC0415
+
+        return export_retinaface(weights, output, portraits, changes=changes, report=report, say=say)
     preset = replace(find_preset(preset_name or "deepface-arcface"), layout="NCHW")
     say(f"{weights.name}: {kind}; opening it in TensorFlow")
     source = open_source(weights, kind)

@@ -19,12 +19,16 @@ class Kind(StrEnum):
 
     LEGACY_WEIGHTS = "legacy Keras weights (.h5)"
     KERAS3_WEIGHTS = "Keras 3 weights (.weights.h5)"
+    RETINAFACE = "retina-face's weights of RetinaFace, ResNet-50 (.h5)"
     LEGACY_MODEL = "a legacy Keras model (.h5)"
     KERAS_MODEL = "a Keras model (.keras)"
     SAVED_MODEL = "a SavedModel folder"
     TFLITE = "a TensorFlow Lite model (.tflite)"
     ONNX = "an ONNX network"
 
+
+RETINAFACE_LAYER = "face_rpn_cls_score_stride32"
+"""A layer by whose name weights of RetinaFace are known."""
 
 _ADVICE = (
     "Weights of Keras (.h5, .weights.h5, .keras), a SavedModel folder, a TensorFlow Lite model or an ONNX network "
@@ -85,10 +89,14 @@ def _hdf5_kind(path: Path) -> Kind:
         if "model_config" in file.attrs:
             return Kind.LEGACY_MODEL
         if "layer_names" in file.attrs:
-            return Kind.LEGACY_WEIGHTS
+            return Kind.RETINAFACE if _names_layer(file, RETINAFACE_LAYER) else Kind.LEGACY_WEIGHTS
         if "layers" in file or "_layer_checkpoint_dependencies" in file:
             return Kind.KERAS3_WEIGHTS
         raise WeightsError(f"{path} is an HDF5 file, but none that Keras wrote: it names no layers. {_ADVICE}")
+
+
+def _names_layer(file: h5py.File, name: str) -> bool:
+    return any(found in (name, name.encode()) for found in file.attrs["layer_names"])
 
 
 def _zip_kind(path: Path) -> Kind:

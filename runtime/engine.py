@@ -11,7 +11,7 @@ from models.errors import CardError, ModelError
 from models.settings import Settings
 from models.store import ModelStore
 from runtime.decode import Limits, decode
-from runtime.detectors import EYES_AT_MOST, Detector, open_built_in, open_detector
+from runtime.detectors import EYES_AT_MOST, MANY_SHAPES, Detector, open_built_in, open_detector
 from runtime.embed import Embedder
 from runtime.faces import Analysis, ImageArray
 from runtime.providers import SessionOptions, choose_provider
@@ -92,13 +92,14 @@ def open_engine(settings: Settings) -> FaceEngine:
         raise ModelError(f"The embedder {settings.embedder!r} has no file.")
     options = SessionOptions(settings.inference_threads)
     # The detector stays in float32: crops must not depend on the embedder's precision.
+    seeing = replace(options, arena=detector.card.family not in MANY_SHAPES)
     precise = replace(options, bf16=settings.inference_precision == "bf16")
     provider = choose_provider(settings.execution_provider, embedder.path, precise)
     sessions = Sessions()
     return FaceEngine(
         open_built_in(detector.card)
         if detector.path is None
-        else open_detector(sessions.open(detector.path, provider, options, detector.card)),
+        else open_detector(sessions.open(detector.path, provider, seeing, detector.card)),
         Embedder(sessions.open(embedder.path, provider, precise, embedder.card)),
     )
 

@@ -45,10 +45,13 @@ class SessionOptions:
         threads: for the CPU provider, threads of one run. 0: all cores for a run that is alone, one each in a crowd;
             for that the network is opened twice.
         bf16: for the OpenVINO provider, multiply in bfloat16.
+        arena: for the CPU provider, keep memory for the next run. It grows with every new shape of input, so a network
+            that sees many does without.
     """
 
     threads: int = 0
     bf16: bool = False
+    arena: bool = True
 
 
 @contextlib.contextmanager
@@ -104,6 +107,7 @@ def _native_options(options: SessionOptions) -> ort.SessionOptions:
     native = ort.SessionOptions()
     native.intra_op_num_threads = options.threads or core_count()
     native.log_severity_level = 3
+    native.enable_cpu_mem_arena = native.enable_mem_pattern = options.arena
     # Without spinning a network of a hundred small operators spends half of its time waking threads; beyond the end of
     # a run, or with one pause after the other, spinning would take the cores from the requests beside this one.
     native.add_session_config_entry("session.intra_op.allow_spinning", "1")

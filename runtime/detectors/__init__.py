@@ -10,6 +10,7 @@ from models.errors import CardError
 from runtime.detectors.haar import Haar
 from runtime.detectors.insightface import InsightFaceDetector
 from runtime.detectors.retinaface import RetinaFace
+from runtime.detectors.retinaface_resnet50 import RetinaFaceResNet50
 from runtime.detectors.yunet import YuNet
 from runtime.faces import Detections, ImageArray
 from runtime.session import SharedSession
@@ -30,6 +31,7 @@ class Detector(Protocol):
 
 _FAMILIES: dict[str, Callable[[SharedSession], Detector]] = {
     "retinaface-mobilenet": RetinaFace,
+    "retinaface-resnet50": RetinaFaceResNet50,
     "yunet": YuNet,
     "scrfd": InsightFaceDetector,
     "insightface-retinaface": InsightFaceDetector,
@@ -39,6 +41,10 @@ _BUILT_IN: dict[str, Callable[[ModelCard], Detector]] = {"haar": Haar}
 
 EYES_AT_MOST = frozenset({"haar"})
 """Families that find eyes at most: not enough for the alignment `similarity`."""
+
+
+MANY_SHAPES = frozenset({"retinaface-resnet50"})
+"""Families whose network sees pictures of any shape, so that its session must not keep memory for each."""
 
 
 def open_built_in(card: ModelCard) -> Detector:
