@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from convert.errors import FacesError
-from convert.fetch import Options, fetch
+from convert.errors import ConvertError, FacesError
+from convert.fetch import DOWNLOADS, Options, fetch
+from convert.sources import Fetcher
+from convert.write import write_atomic
 from models.catalog import load_catalog
-from models.store import ModelStore
+from models.store import ModelStore, file_sha256
 from runtime.decode import decode
 from runtime.detectors import Detector, open_detector
 from runtime.embed import Embedder
@@ -20,7 +23,7 @@ from runtime.errors import ImageError
 from runtime.faces import Crops, Detections, ImageArray
 from runtime.session import SharedSession
 
-DETECTOR = "retinaface"
+DETECTOR, PICTURES = "retinaface", "pictures"
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 SHIPPED = (
     ("insightface", "data/images/t1.jpg"),
@@ -62,6 +65,31 @@ def shipped_pictures() -> list[tuple[str, Path]]:
     return found
 
 
+def pictures_of_people(models_dir: Path, say: Say) -> list[tuple[str, Path]]:
+    """Pictures that packages ship: those of installed ones, and the catalog's, fetched where they are not installed.
+
+    Args:
+        models_dir: kept in its folder ``pictures``, and looked for there.
+        say: told when they cannot be had; fewer pictures, or none, must do then.
+    """
+    found = shipped_pictures()
+    names = {path.name for _, path in found}
+    wanted = [source for source in load_catalog().pictures if source.name not in names]
+    with tempfile.TemporaryDirectory() as scratch:
+        fetcher = Fetcher(Path(scratch), models_dir / DOWNLOADS)
+        for source in wanted:
+            path = models_dir / PICTURES / source.name
+            try:
+                if not path.is_file() or file_sha256(path) != source.sha256:
+                    say(f"{source.name}: getting a picture of faces to measure on")
+                    write_atomic(path, fetcher.get(source).data)
+            except ConvertError as error:
+                say(f"{source.name} cannot be had: {error}")
+                break
+            found.append((source.name, path))
+    return found
+
+
 def face_detector(models_dir: Path, say: Say) -> Detector:
     """The detector that finds faces to measure on; fetched into ``models_dir`` when it is not there.
 
@@ -74,11 +102,12 @@ def face_detector(models_dir: Path, say: Say) -> Detector:
 
 
 def portraits_from(folder: Path | None, models_dir: Path, say: Say) -> list[Portrait]:
-    """The faces of ``folder``, or, when it is None, those that installed packages ship (perhaps none)."""
-    if folder is None and not shipped_pictures():
+    """The faces of ``folder``, or, when it is None, those of :func:`pictures_of_people` (perhaps none)."""
+    pictures = pictures_of_people(models_dir, say) if folder is None else []
+    if folder is None and not pictures:
         return []
     detector = face_detector(models_dir, say)
-    return shipped_portraits(detector) if folder is None else folder_portraits(folder, detector, say)
+    return portraits_in(pictures, detector) if folder is None else folder_portraits(folder, detector, say)
 
 
 def folder_portraits(
@@ -126,13 +155,9 @@ def some_people(people: Sequence[str], most: int) -> list[int]:
     return sorted([index for group in list(groups.values())[::step] for index in group][:most])
 
 
-def shipped_portraits(detector: Detector) -> list[Portrait]:
-    """The faces that installed packages ship, all unnamed; empty when there are none."""
-    return [
-        portrait
-        for name, path in shipped_pictures()
-        for portrait in faces_in(path, detector, "", name, lambda _text: None)
-    ]
+def portraits_in(pictures: Sequence[tuple[str, Path]], detector: Detector) -> list[Portrait]:
+    """All faces of pictures, all unnamed; each picture is what to call it, and its path."""
+    return [portrait for name, path in pictures for portrait in faces_in(path, detector, "", name, lambda _text: None)]
 
 
 def crops(embedder: Embedder, portraits: Sequence[Portrait]) -> Crops:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convert.errors import FacesError
 from convert.identities import Identities, of_folder, of_pictures, of_views
-from convert.portraits import Portrait, Say, face_detector, folder_portraits, shipped_portraits
+from convert.portraits import Portrait, Say, face_detector, folder_portraits, pictures_of_people, portraits_in
 from convert.progress import Step
 from convert.views import views
 
@@ -65,7 +65,7 @@ def gather(
         raise FacesError(f"{pairs} names pairs of pictures; say with --images DIR where the pictures are.")
     detector = face_detector(models_dir, say)
     if calibration is None:
-        given, origin = shipped_portraits(detector), "that packages ship"
+        given, origin = portraits_in(pictures_of_people(models_dir, say), detector), "that packages ship"
         origin += f" ({', '.join(sorted({portrait.source for portrait in given}))})"
     else:
         given = folder_portraits(calibration, detector, say, MOST_PICTURES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import shutil
 import subprocess
 import sys
@@ -136,7 +137,9 @@ def download(url: str, path: Path, sha256: str, size: int, advance: Advance) -> 
     """
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(1, ATTEMPTS + 1):
+    failures = 0
+    while True:
+        before = _size(part)
         try:
             _continue(url, part, size, advance)
             break
@@ -148,32 +151,48 @@ def download(url: str, path: Path, sha256: str, size: int, advance: Advance) -> 
             failure: Exception = error
         except (OSError, http.client.HTTPException) as error:
             failure = error
-        if attempt == ATTEMPTS:
+        # A line that drops now and then brings a large file all the same, as long as each attempt brings some of it.
+        failures = 1 if _size(part) > before else failures + 1
+        if failures == ATTEMPTS:
             raise FetchError(f"{url} cannot be downloaded: {failure}. What came so far is kept; run it again")
-        time.sleep(2 ** (attempt - 1))
+        time.sleep(2 ** (failures - 1))
     _require(part, sha256)
     part.replace(path)
 
 
 def _continue(url: str, part: Path, size: int, advance: Advance) -> None:
     """Append what is missing to ``part``."""
-    there = part.stat().st_size if part.exists() else 0
+    there = _size(part)
     headers = {"User-Agent": USER_AGENT} | ({"Range": f"bytes={there}-"} if there else {})
     if not url.startswith(("https://", "http://")):
         raise FetchError(f"{url} is no http address")
     request = urllib.request.Request(url, headers=headers)  # noqa: S310
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
+    with urllib.request.build_opener().open(request, timeout=TIMEOUT_SECONDS) as answer:
         if answer.status != http.HTTPStatus.PARTIAL_CONTENT:
             there = 0
         length = answer.headers.get("Content-Length")
         total = there + int(length) if length else size
-        with part.open("ab" if there else "wb") as file:
+        with part.open("ab" if there else "wb", buffering=0) as file:
             while chunk := answer.read(CHUNK):
-                file.write(chunk)
+                _append(file, chunk, part)
                 there += len(chunk)
                 advance(part.stem, there, total)
     if total and there < total:
         raise OSError(f"the connection closed after {there:,} of {total:,} bytes")
+
+
+def _append(file: io.FileIO, chunk: bytes, path: Path) -> None:
+    """A disk that is full stays so, however often a download is tried."""
+    rest = memoryview(chunk)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        raise FetchError(f"{path} cannot be written: {error.strerror}. Free space, or name another folder") from error
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _from_disk(source: LocalSource) -> bytes:

@@ -107,9 +107,15 @@ class CatalogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """All entries, in the catalog's order."""
+    """All entries, in the catalog's order.
+
+    Attributes:
+        entries: models.
+        pictures: pictures of people, to measure models on.
+    """
 
     entries: tuple[CatalogEntry, ...]
+    pictures: tuple[Source, ...] = ()
 
     def find(self, name: str) -> CatalogEntry:
         """The entry ``name``.
@@ -150,7 +156,11 @@ def load_catalog(path: Path = CATALOG) -> Catalog:
     names = [entry.name for entry in entries]
     if len(set(names)) != len(names):
         raise CatalogError(f"The catalog {path} lists a name twice.")
-    return Catalog(entries)
+    try:
+        pictures = tuple(_source(source) for source in raw.get("picture", []))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CatalogError(f"{path}: a picture is wrong: {error}.") from error
+    return Catalog(entries, pictures)
 
 
 def _entry(raw: Mapping[str, Any], path: Path) -> CatalogEntry:

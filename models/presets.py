@@ -226,9 +226,10 @@ def make_card(
         PresetError: the network does not fit the preset; the message says where, and which presets would fit.
     """
     inputs, outputs = signature
+    preset = _laid_out(preset, inputs)
     problems = fit_preset(preset, inputs, outputs)
     if problems:
-        fitting = [other.name for other in PRESETS if not fit_preset(other, inputs, outputs)]
+        fitting = [other.name for other in PRESETS if not fit_preset(_laid_out(other, inputs), inputs, outputs)]
         advice = f"It fits {', '.join(fitting)}." if fitting else "It fits no other preset either."
         raise PresetError(f"{origin.name} does not fit the preset {preset.name}: {' '.join(problems)} {advice}")
     said = {key: value for key, value in asdict(changes).items() if value is not None}
@@ -279,6 +280,17 @@ def _normalises_itself(graph: Any) -> bool:
     return any("Sub" in name or "_minus" in name for name in names) and any(
         "Mul" in name or "_mul" in name for name in names
     )
+
+
+def _laid_out(preset: Preset, inputs: Values) -> Preset:
+    """The preset of an embedder in the layout that the network has: where its three channels are, tells it.
+
+    `python -m convert export` writes channels first what Keras has channels last.
+    """
+    shape = list(inputs[0]["shape"]) if len(inputs) == 1 else []
+    if preset.task != "embedding" or len(shape) != 4 or (shape[1] == 3) == (shape[3] == 3):
+        return preset
+    return replace(preset, layout="NCHW" if shape[1] == 3 else "NHWC")
 
 
 def fit_preset(preset: Preset, inputs: Values, outputs: Values) -> list[str]:

@@ -89,7 +89,7 @@ def test_a_detector_gets_a_card(adopt: Adopt, shared: Path, tmp_path: Path) -> N
 def test_a_file_that_does_not_fit_is_told_what_it_fits(adopt: Adopt, models_dir: Path, tmp_path: Path) -> None:
     result = adopt(models_dir / "sface.onnx", "deepface-arcface", "--json")
     assert result.returncode == 2
-    assert "not NHWC" in result.stderr
+    assert "It gives 128 numbers a face, not 512." in result.stderr
     assert "It fits insightface-arcface, sface." in result.stderr
     assert json.loads(result.stdout)["status"] == "error"
     assert not (tmp_path / "out").exists()

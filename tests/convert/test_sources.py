@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -29,6 +31,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.breaks, self.ranges, self.data = breaks, ranges, data
         self.asked: list[str | None] = []
+        self.paths: list[str] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,7 +40,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.asked.append(asked)
-        if self.path != "/weights.bin":
+        self.server.paths.append(self.path)
+        if not self.path.endswith("/weights.bin"):
             self.send_error(404)
             return
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and self.server.ranges else 0
@@ -92,6 +96,35 @@ def test_a_broken_connection_is_taken_up_where_it_stopped(serve: Any, tmp_path: 
     server, url = serve(breaks=2)
     assert fetcher(tmp_path).get(url_source(url)).data == DATA
     assert server.asked == [None, f"bytes={len(DATA) // 2}-", f"bytes={len(DATA) * 3 // 4}-"]
+
+
+def test_a_line_that_drops_often_brings_the_file_all_the_same(serve: Any, tmp_path: Path) -> None:
+    server, url = serve(breaks=sources.ATTEMPTS + 3)
+    assert fetcher(tmp_path).get(url_source(url)).data == DATA
+    assert len(server.asked) == sources.ATTEMPTS + 4
+
+
+def test_the_proxy_of_the_environment_is_used(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server, url = serve()
+    monkeypatch.setenv("no_proxy", "")
+    monkeypatch.setenv("http_proxy", url.removesuffix("/weights.bin"))
+    far = "http://weights.invalid/weights.bin"
+    assert fetcher(tmp_path).get(url_source(far)).data == DATA
+    assert server.paths == [far]
+
+
+def test_a_full_disk_is_said_at_once_and_not_taken_for_a_broken_line(serve: Any, tmp_path: Path) -> None:
+    server, url = serve()
+    code = (
+        "import resource, signal, sys; from pathlib import Path; from convert.sources import download\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "download(sys.argv[1], Path(sys.argv[2]), '', 0, lambda *_: None)"
+    )
+    command = [sys.executable, "-c", code, url, str(tmp_path / "weights.bin")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "weights.bin.part cannot be written: File too large. Free space" in result.stderr
+    assert len(server.asked) == 1
+    assert not (tmp_path / "weights.bin").exists()
 
 
 def test_a_later_run_takes_up_what_an_earlier_one_left(serve: Any, tmp_path: Path) -> None:
