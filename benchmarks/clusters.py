@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from matchers.base import FloatArray, GalleryFace
+from models.card import ModelCard
 
 PICTURES = 5
 """Pictures of each person."""
@@ -56,10 +57,16 @@ class Clusters:
             parts.append(self._pictures(start, min(_PEOPLE, self.people - start), here, 1))
         return np.concatenate(parts)
 
+    @staticmethod
+    def source(number: int) -> str:
+        """The picture of a row."""
+        return f"p{number // PICTURES}/{number % PICTURES}.jpg"
+
     def face(self, number: int, row: FloatArray) -> GalleryFace:
         """The face of a row."""
-        person, picture = divmod(number, PICTURES)
-        return GalleryFace(f"p{person}", f"p{person}/{picture}.jpg", f"{number:040x}", row, (picture, 1, 112, 112))
+        return GalleryFace(
+            f"p{number // PICTURES}", self.source(number), f"{number:040x}", row, (number % 5, 1, 99, 99)
+        )
 
     def _pictures(self, start: int, count: int, who: npt.NDArray[np.int64], which: int) -> FloatArray:
         random = np.random.default_rng((self.seed, 2, start))
@@ -71,3 +78,24 @@ class Clusters:
         )
         rows = centres[who] + spread[who, None] * noise / np.float32(np.sqrt(self.dimension))
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def made_up_card(name: str, dimension: int) -> ModelCard:
+    """Card of an embedder that does not exist."""
+    return ModelCard(
+        name=name,
+        task="embedding",
+        family="embedding",
+        layout="NCHW",
+        colour="RGB",
+        mean=(0.0, 0.0, 0.0),
+        scale=(1.0, 1.0, 1.0),
+        input_size=(112, 112),
+        dimension=dimension,
+        alignment="similarity",
+        licence="none",
+        origin="made up",
+        origin_sha256="",
+        threshold=0.68,
+        space=name,
+    )

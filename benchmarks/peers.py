@@ -33,6 +33,11 @@ ENVIRONMENTS: Mapping[str, Sequence[Sequence[str]]] = {
         ("--no-deps", "insightface==2.1"),
     ),
     "deepface": (("deepface==0.0.103",), (*_HEADLESS, "opencv-contrib-python-headless>=4.12")),
+    "deepface-0.0.96": (
+        ("deepface==0.0.96", "tensorflow-cpu==2.19.*", "tf_keras==2.19.*"),
+        (*_HEADLESS, "opencv-python-headless>=4.12,<5"),
+    ),
+    "faiss": (("faiss-cpu", "numpy"),),
     "openvino": ((".[openvino]",),),
 }
 
@@ -86,10 +91,10 @@ class Worker:
 
 
 @contextlib.contextmanager
-def worker(name: str, python: Path, *arguments: str, **variables: str) -> Iterator[Worker]:
+def worker(name: str, python: Path, *arguments: str, script: str = "worker.py", **variables: str) -> Iterator[Worker]:
     """A worker in ``python``'s environment, ready for jobs."""
     WORK.mkdir(parents=True, exist_ok=True)
-    command = [str(python), str(ROOT / "benchmarks" / "worker.py"), *arguments]
+    command = [str(python), str(ROOT / "benchmarks" / script), *arguments]
     settings = {field.upper() for field in Settings.model_fields}
     plain = {key: value for key, value in os.environ.items() if key.upper() not in settings}
     models = {"MODELS_DIR": str(Settings().models_path.resolve()), "PYTHONPATH": str(ROOT)}

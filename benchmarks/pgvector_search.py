@@ -22,12 +22,11 @@ import psycopg
 from pgvector import Vector
 from pgvector.psycopg import register_vector
 
-from benchmarks.clusters import PICTURES, Clusters
+from benchmarks.clusters import PICTURES, Clusters, made_up_card
 from benchmarks.report import RESULTS, Report, interleaved, median, percentile
 from matchers.base import FloatArray, Match
 from matchers.embedded import EmbeddedPostgres
 from matchers.pgvector import PgvectorStore
-from models.card import ModelCard
 
 TOP_K = 10
 THRESHOLD = 0.68
@@ -66,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _one_domain(report, conninfo, Clusters(size, options.dimension), options)
         if options.domains:
             _many_domains(report, conninfo, options)
-        with PgvectorStore(conninfo, _card("version", 8), 60.0) as store:
+        with PgvectorStore(conninfo, made_up_card("version", 8), 60.0) as store:
             report.facts.update(store.versions())
     report.plot("faces", ["p50, ms", "one table, exact, ms"], "milliseconds a query")
     report.finish(options.output)
@@ -94,7 +93,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _one_domain(report: Report, conninfo: str, clusters: Clusters, options: argparse.Namespace) -> None:
     queries = clusters.queries(options.queries)
-    with PgvectorStore(conninfo, _card(f"size{clusters.faces}", clusters.dimension), 600.0) as store:
+    with PgvectorStore(conninfo, made_up_card(f"size{clusters.faces}", clusters.dimension), 600.0) as store:
         loaded, expected = _fill(store, DOMAIN, clusters, queries)
         started = time.monotonic()
         built = store.build_indexes()
@@ -143,7 +142,7 @@ def _many_domains(report: Report, conninfo: str, options: argparse.Namespace) ->
         for number in range(options.domains)
     }
     each = max(1, options.queries // options.domains)
-    card = _card("many", options.dimension)
+    card = made_up_card("many", options.dimension)
     with PgvectorStore(conninfo, card, 600.0, exact_limit=options.domain_faces // 2) as store:
         asked = {domain: clusters.queries(each) for domain, clusters in galleries.items()}
         expected: list[Found] = []
@@ -219,10 +218,7 @@ def _fill(store: PgvectorStore, domain: str, clusters: Clusters, queries: FloatA
         scores, numbers = np.take_along_axis(scores, order, 1), np.take_along_axis(numbers, order, 1)
         print(f"{domain}: {start + len(rows):,} of {clusters.faces:,} faces", file=sys.stderr)
     exact = [
-        [
-            (f"p{number // PICTURES}/{number % PICTURES}.jpg", 1 - float(score))
-            for number, score in zip(*pair, strict=True)
-        ]
+        [(Clusters.source(number), 1 - float(score)) for number, score in zip(*pair, strict=True)]
         for pair in zip(numbers, scores, strict=True)
     ]
     return clusters.faces / seconds, exact
@@ -302,26 +298,6 @@ class _FilteredTable(_PlainTable):
             prepare=True,
             binary=True,
         ).fetchall()
-
-
-def _card(name: str, dimension: int) -> ModelCard:
-    return ModelCard(
-        name=name,
-        task="embedding",
-        family="embedding",
-        layout="NCHW",
-        colour="RGB",
-        mean=(0.0, 0.0, 0.0),
-        scale=(1.0, 1.0, 1.0),
-        input_size=(112, 112),
-        dimension=dimension,
-        alignment="similarity",
-        licence="none",
-        origin="made up",
-        origin_sha256="",
-        threshold=THRESHOLD,
-        space=name,
-    )
 
 
 if __name__ == "__main__":
