@@ -25,8 +25,9 @@ _BUILD_SECONDS = 6 * 3600.0
 # Links of a node and candidates while it is put in: the graph of 100,000 faces with five pictures of each person finds
 # who is nearest for all of 500 queries, pgvector's own 16 and 64 for 99 % (python -m benchmarks.pgvector_search).
 _LINKS, _CONSTRUCTION = 24, 100
-# Candidates of a search in 100,000 faces; more of them in a larger domain, about as the logarithm of what must be seen.
-_BREADTH, _BREADTH_FACES, _BREADTH_POWER = 150, 100_000, 0.3
+# Candidates of a search in 100,000 faces, and how they grow with a domain: of a million faces in 200,000 groups that
+# have nothing in common, 600 candidates find 99.7 % of what an exact search finds, 300 find 96 %.
+_BREADTH, _BREADTH_FACES, _BREADTH_POWER = 150, 100_000, 0.6
 _BREADTH_LEAST = 100
 # pgvector's limit for an HNSW index on halfvec (its README, "HNSW").
 _DIMENSIONS = 4000
