@@ -61,17 +61,22 @@ def int8(tmp_path_factory: pytest.TempPathFactory, models_dir: Path, shared: Pat
 
 @pytest.fixture
 def coarse(tmp_path: Path, models_dir: Path) -> Path:
-    """A network whose numbers are large and differ little, so that 8 bits lose what tells faces apart."""
+    """A network whose numbers are large and differ little, so that 8 bits lose what tells faces apart.
+
+    The convolution in the middle loses it also where the first and the last layer stay in float.
+    """
     random = np.random.default_rng(0)
     weights = {
         "w": random.normal(size=(8, 3, 16, 16)) / 3e5,
         "b": np.full(8, 1.0),
+        "same": np.eye(8).reshape(8, 8, 1, 1),
         "v": random.normal(size=(16, 8 * 7 * 7)),
     }
     weights["c"] = -weights["v"].sum(axis=1)
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["h"], strides=[16, 16]),
-        helper.make_node("Flatten", ["h"], ["f"]),
+        helper.make_node("Conv", ["h", "same"], ["m"]),
+        helper.make_node("Flatten", ["m"], ["f"]),
         helper.make_node("Gemm", ["f", "v", "c"], ["y"], transB=1),
     ]
     value = helper.make_tensor_value_info
