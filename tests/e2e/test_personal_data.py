@@ -90,6 +90,7 @@ def home(start: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]
 @pytest.fixture
 def filled(home: Home, portraits: list[bytes]) -> Iterator[tuple[Home, dict[str, bytes]]]:
     """The person and somebody else are enrolled, were looked for, and stand in the report of a job."""
+    home.service.client.delete(f"/domains/{DOMAIN}")
     assert home.service.client.post(f"/domains/{DOMAIN}").status_code == 201
     home.enrol(NAME, portraits[0])
     home.enrol("somebody", portraits[1])
@@ -103,10 +104,9 @@ def filled(home: Home, portraits: list[bytes]) -> Iterator[tuple[Home, dict[str,
     face = home.faces(NAME)[0]
     thumbnail = home.service.client.get(f"{home.people(NAME)}/faces/{face.id}/thumbnail").content
     looked_for = needles(face, thumbnail)
-    kinds = {kind for kind, _ in home.traces(looked_for)}
-    assert {"name", "digest", "thumbnail", "float32", "float64 of a pickle"} <= kinds, "the search finds nothing"
+    expected = {"name", "digest", "thumbnail", "float32", "float64 of a pickle"}
+    eventually(lambda: expected <= {kind for kind, _ in home.traces(looked_for)})
     yield home, looked_for
-    home.service.client.delete(f"/domains/{DOMAIN}")
 
 
 def eventually(condition: Callable[[], bool]) -> None:
