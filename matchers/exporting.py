@@ -20,7 +20,7 @@ StoreName = Literal["pgvector", "pkl"]
 STORES: Final[tuple[StoreName, ...]] = get_args(StoreName)
 
 SUFFIXES: Final = (".pkl", ".npz")
-"""Of DeepFace up to 0.0.98, and after."""
+"""Of DeepFace up to 0.0.101, and after."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -315,7 +315,7 @@ def _stamp(path: Path) -> _Stamp | None:
 
 
 def _write(path: Path, change: Change) -> None:
-    """Write a ``.pkl`` gallery that DeepFace up to 0.0.98 reads, atomically."""
+    """Write a ``.pkl`` gallery that DeepFace up to 0.0.101 reads, atomically."""
     sources, digests = change.sources().raw(), change.digests().raw()
     prefix = raw(written_prefix([text(source) for source in sources], path.parent.name))
     with written_atomically(path) as file:

@@ -1,4 +1,4 @@
-"""DeepFace's ``.npz`` galleries (0.0.99 and later), read as data: no pickle, no decompression, no evaluated headers.
+"""DeepFace's ``.npz`` galleries (0.0.102 and later), read as data: no pickle, no decompression, no evaluated headers.
 
 ``numpy.savez`` writes a ZIP file of arrays without compression (NEP 1 describes an array's header). What DeepFace puts
 in is in its ``modules/recognition.py``: the columns of its records, and ``has_embedding``.

@@ -1,6 +1,6 @@
 """DeepFace's gallery records, read and written.
 
-DeepFace up to 0.0.98 keeps a gallery as a pickled list of dictionaries ``identity``, ``hash``, ``embedding``,
+DeepFace up to 0.0.101 keeps a gallery as a pickled list of dictionaries ``identity``, ``hash``, ``embedding``,
 ``target_x``, ``target_y``, ``target_w``, ``target_h`` (``modules/recognition.py``); up to 0.0.85 it wrote lists of
 ``identity, embedding, x, y, w, h``, and up to 0.0.80 of ``identity, embedding``.
 """
@@ -153,7 +153,7 @@ def gallery_of(records: Records, folder: str = "", root: Sequence[str] | None = 
 
 
 def write_gallery(path: Path, faces: Iterable[GalleryFace]) -> None:
-    """Write a ``.pkl`` gallery that DeepFace up to 0.0.98 reads, atomically.
+    """Write a ``.pkl`` gallery that DeepFace up to 0.0.101 reads, atomically.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written; an older file stays as it was.
@@ -165,7 +165,7 @@ def write_gallery(path: Path, faces: Iterable[GalleryFace]) -> None:
 
 
 def write_records(file: IO[bytes], records: Iterable[tuple[str, str, GalleryFace]]) -> None:
-    """The pickle of protocol 4 that DeepFace up to 0.0.98 reads.
+    """The pickle of protocol 4 that DeepFace up to 0.0.101 reads.
 
     Args:
         records: identity, hash and face.

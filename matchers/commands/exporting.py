@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
         "export",
         _export,
         summary="write a domain as a gallery file that DeepFace reads",
-        description="Write every face of a domain into a gallery file of DeepFace: .pkl for DeepFace up to 0.0.98, "
+        description="Write every face of a domain into a gallery file of DeepFace: .pkl for DeepFace up to 0.0.101, "
         ".npz for later\nones. In a folder it gets DeepFace's own file name, and the folder is taken for the one given "
         "to DeepFace.find\n(db_path): DeepFace then takes over every face whose picture lies there unchanged.",
         examples="  python -m matchers export --domain slovenia slovenia.pkl           # for refresh_database=False\n"
@@ -73,7 +73,7 @@ def _path(args: argparse.Namespace, there: Galleries) -> Path:
     elif args.format and path.suffix != f".{args.format}":
         raise InputError(f"{path} does not end in .{args.format}")
     if path.suffix not in SUFFIXES:
-        raise InputError(f"{path} is no folder and does not end in .pkl (DeepFace up to 0.0.98) or .npz (later ones)")
+        raise InputError(f"{path} is no folder and does not end in .pkl (DeepFace up to 0.0.101) or .npz (later ones)")
     if not path.absolute().parent.is_dir():
         raise InputError(f"there is no folder {path.parent}")
     if path.exists() and not args.overwrite:
