@@ -223,8 +223,8 @@ def _tinted(images: Path, folder: Path) -> Path:
 
 
 def _embedder(model: Path, preset: Preset, colour: ColourOrder) -> Embedder:
-    said = {"mean": preset.mean, "scale": preset.scale, "alignment": preset.alignment, "colour": colour}
-    card = replace(load_card(model), **said)
+    card = load_card(model)
+    card = replace(card, mean=preset.mean, scale=preset.scale, alignment=preset.alignment, colour=colour)
     fed = model.with_name(f"fed-{colour}.onnx")
     fed.write_bytes(change_card(model.read_bytes(), card))
     return Embedder(SharedSession(fed))
