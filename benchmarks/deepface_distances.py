@@ -93,7 +93,7 @@ class Peer:
 
     def call(self, *arguments: str | Path) -> None:
         """Run its interpreter; raises CalledProcessError."""
-        environment = {
+        settings = {
             **os.environ,
             "DEEPFACE_HOME": str(self.home),
             "DEEPFACE_BACKEND_ENGINE": self.engine,
@@ -102,7 +102,7 @@ class Peer:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "PYTHONPATH": os.pathsep.join(map(str, filter(None, (self.opencv, ROOT)))),
         }
-        subprocess.run([str(self.python), *map(str, arguments)], check=True, env=environment, cwd=ROOT)  # noqa: S603
+        subprocess.run([str(self.python), *map(str, arguments)], check=True, env=settings, cwd=ROOT)  # noqa: S603
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,13 +185,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(not fine)
 
 
-def open_peer(version: str, venv: Path, work: Path, engine: str, *, swaps: bool) -> Peer:
-    """A version of DeepFace; its environment is made when it is not there, its weights lie under ``work``."""
+def environment(version: str, venv: Path) -> Path:
+    """The interpreter of an environment with a version of DeepFace, made when it is not there."""
     python = venv.absolute() / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)  # noqa: S603
         install = [str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS[version]]
         subprocess.run(install, check=True)  # noqa: S603
+    return python
+
+
+def open_peer(version: str, venv: Path, work: Path, engine: str, *, swaps: bool) -> Peer:
+    """A version of DeepFace; its environment is made when it is not there, its weights lie under ``work``."""
+    python = environment(version, venv)
     peer = Peer(version, python, work / f"home-{version}", engine, swaps)
     peer.weights.mkdir(parents=True, exist_ok=True)
     for name in CASCADES:
