@@ -67,7 +67,7 @@ def coarse(tmp_path: Path, models_dir: Path) -> Path:
     """
     random = np.random.default_rng(0)
     weights = {
-        "w": random.normal(size=(8, 3, 16, 16)) / 3e5,
+        "w": random.normal(size=(8, 3, 16, 16)) / 1e7,
         "b": np.full(8, 1.0),
         "same": np.eye(8).reshape(8, 8, 1, 1),
         "v": random.normal(size=(16, 8 * 7 * 7)),
@@ -75,7 +75,8 @@ def coarse(tmp_path: Path, models_dir: Path) -> Path:
     weights["c"] = -weights["v"].sum(axis=1)
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["h"], strides=[16, 16]),
-        helper.make_node("Conv", ["h", "same"], ["m"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Conv", ["r", "same"], ["m"]),
         helper.make_node("Flatten", ["m"], ["f"]),
         helper.make_node("Gemm", ["f", "v", "c"], ["y"], transB=1),
     ]
