@@ -26,17 +26,24 @@ async def comparisons(request: Request) -> Response:
     await backend.searches.run(partial(require_domain, backend.stores, domain))
     if backend.stores.pgvector is None and not backend.stores.pgvector_error:
         raise ApiError(409, "pgvector_off", "There is one store only: VECTOR_DB_ENABLED is false.")
-    key = ("comparisons", domain, request.query_params.get("since"), request.query_params.get("until"), limit, buckets)
-    compute = partial(_report, backend, domain, (since, until), (limit, buckets))
-    body = await backend.searches.run(partial(backend.recent.get, key, compute))
+    asked = (request.query_params.get("since"), request.query_params.get("until"))
+    work = partial(_report, backend, domain, asked, (since, until), (limit, buckets))
+    body = await backend.searches.run(work)
     return JSONResponse({"status": "success", **body})
 
 
 def _report(
-    backend: Backend, domain: str, span: tuple[datetime | None, datetime | None], size: tuple[int, int]
+    backend: Backend,
+    domain: str,
+    asked: tuple[str | None, str | None],
+    span: tuple[datetime | None, datetime | None],
+    size: tuple[int, int],
 ) -> dict[str, Any]:
     judge = backend.judge()
-    return as_json(report(judge, judge.window(domain, *span), *size))
+    window = judge.window(domain, *span)
+    # A domain that was set to dual anew starts anew: what was kept of the time before does not answer.
+    key = ("comparisons", domain, asked[0] or window.since, asked[1], *size)
+    return backend.recent.get(key, lambda: as_json(report(judge, window, *size)))
 
 
 def _moment(request: Request, name: str) -> datetime | None:

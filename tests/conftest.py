@@ -11,12 +11,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from matchers.demo import demo_picture
 from matchers.embedded import EmbeddedPostgres
 from models.settings import Settings
 from runtime.decode import decode
 from runtime.engine import FaceEngine, open_engine
+
+# No test is timed, those of hypothesis neither.
+settings.register_profile("untimed", parent=settings(), deadline=None)
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = frozenset(name.upper() for name in Settings.model_fields)
