@@ -35,7 +35,7 @@ check: models .venv/.dev  ## ruff, mypy --strict and the whole test suite
 fuzz: models .venv/.dev  ## feed made-up files to the readers of pictures and galleries; FUZZ_SECONDS=60
 	@PYTHONPATH=. $(py) tests/fuzz/campaign.py $(FUZZ_SECONDS)
 
-audit: $(installed)  ## look for known weaknesses in what is installed (asks pypi.org)
+audit: $(installed)  ## look for known weaknesses in what is installed (asks the package index)
 	@$(py) -m venv .venv/audit
 	@.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	@.venv/audit/bin/pip-audit --path "$$($(py) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
