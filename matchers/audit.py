@@ -69,14 +69,17 @@ class AuditLog:
             _write(descriptor, change)
 
     def append_automatic(self, domain: str, before: str, after: str) -> bool:
-        """Note what the service did by itself, unless another worker has noted it; whether it was noted here.
+        """Note what the service did by itself; whether it was noted here.
+
+        Another worker may have noted it already, or somebody may have set another mode since: then it is not what
+        comes next in the log, and stays out.
 
         Raises:
             StoreUnavailable: the file cannot be written.
         """
         with self._opened(domain) as descriptor:
             last = next(iter(self.read(domain, 1)), None)
-            if last is not None and last.after == after:
+            if last is not None and last.after != before:
                 return False
             _write(descriptor, ModeChange(now(), AUTOMATIC, before, after))
             return True

@@ -90,7 +90,7 @@ class Tab:
 Open = Callable[..., AbstractContextManager[Tab]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Chromium of this machine, without a window."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -103,13 +103,13 @@ def browser() -> Iterator[Browser]:
         opened.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The server's folder of pictures, one folder per domain."""
     return tmp_path_factory.mktemp("images")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tokens of the server; none at first."""
     path = tmp_path_factory.mktemp("tokens") / "tokens.toml"
@@ -117,14 +117,14 @@ def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(start: Any, browser: Browser, images: Path, token_file: Path) -> Iterator[Service]:
     """The service as a newcomer starts it. There is a browser, or the tests do not get here."""
     with start(IMAGES_DIR=str(images), API_TOKENS_FILE=str(token_file), GATE_COMPARISONS="1000") as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def open_tab(browser: Browser, service: Service) -> Open:
     """Opens the page; when it is closed, there must be nothing to complain about."""
 
@@ -154,7 +154,7 @@ def open_tab(browser: Browser, service: Service) -> Open:
     return opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def picture_files(portraits: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Files with one face each, cut out of the group picture from left to right."""
     folder = tmp_path_factory.mktemp("portraits")

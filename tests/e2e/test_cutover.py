@@ -81,6 +81,10 @@ class Story:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def steps(self) -> list[tuple[str, str]]:
+        """The changes of mode, the newest first."""
+        return [(change["before"], change["after"]) for change in self.get("/mode/history")["changes"]]
+
     def put_mode(self, mode: str) -> httpx.Response:
         return self.client.put(f"/domains/{DOMAIN}/mode", json={"mode": mode})
 
@@ -157,11 +161,11 @@ def _tell(story: Story, run_matchers: Matchers, settings: dict[str, str], databa
     assert story.get("/mode")["mode"] == "pgvector_only"
     database.start()
     story.until("pgvector_only")
+    _until(lambda: story.steps()[0] == (PGVECTOR_FAILED, "pgvector_only"))
 
     assert story.put_mode("pkl_only").status_code == 200
     story.until("pkl_only")
-    steps = [(change["before"], change["after"]) for change in story.get("/mode/history")["changes"]]
-    assert steps == [
+    assert story.steps() == [
         ("pgvector_only", "pkl_only"),
         (PGVECTOR_FAILED, "pgvector_only"),
         ("pgvector_only", PGVECTOR_FAILED),
