@@ -5,9 +5,16 @@ from __future__ import annotations
 import datetime
 import json
 import logging.config
-from typing import Literal
+import sys
+from typing import TYPE_CHECKING, Literal, TextIO
 
 LogFormat = Literal["text", "json"]
+
+# The class takes a parameter for type checkers only.
+if TYPE_CHECKING:
+    _Handler = logging.StreamHandler[TextIO]
+else:
+    _Handler = logging.StreamHandler
 
 _LINE = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
@@ -30,6 +37,14 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class LogHandler(_Handler):
+    """To standard error. A line that a full disk does not take is lost, and no traceback gets in between the others."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name in the standard library
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+
 def configure_logging(form: LogFormat = "text") -> None:
     """Send everything from INFO up to standard error; uvicorn's own access lines are replaced by ours."""
     logging.config.dictConfig(
@@ -37,7 +52,7 @@ def configure_logging(form: LogFormat = "text") -> None:
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {"text": {"format": _LINE}, "json": {"()": JsonFormatter}},
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": form}},
+            "handlers": {"stderr": {"()": LogHandler, "formatter": form}},
             "root": {"level": "INFO", "handlers": ["stderr"]},
             "loggers": {"uvicorn.access": {"level": "WARNING"}},
         }

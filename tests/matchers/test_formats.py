@@ -243,6 +243,18 @@ def flipped(data: bytes, place: int) -> bytes:
     return data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
 
 
+def encrypted(data: bytes) -> bytes:
+    """The first member says that it is, by the lowest bit of its flags."""
+    return data[:6] + bytes([data[6] | 1]) + data[7:]
+
+
+def lengthened(data: bytes) -> bytes:
+    """The first member says a length of 2**60, in the form for large files."""
+    extra = 30 + int.from_bytes(data[26:28], "little")
+    sizes, large = struct.pack("<2I", 2**32 - 1, 2**32 - 1), struct.pack("<2H2Q", 1, 16, 2**60, 2**60)
+    return data[:18] + sizes + data[26:extra] + large + data[extra + len(large) :]
+
+
 NPZ: dict[str, Callable[[Path], bytes]] = {
     "objects that carry a pickle": lambda c: saved(identity=objects(c)),
     "embeddings of objects": lambda c: saved(embedding=objects(c).reshape(3, 1)),
@@ -271,10 +283,8 @@ NPZ: dict[str, Callable[[Path], bytes]] = {
     "text that is no Unicode": lambda _: with_member("identity", array_file(shaped(3, "<U1"), b"\xff" * 12)),
     "cut off": lambda _: saved()[:700],
     "a bit flipped": lambda _: flipped(saved(), 200),
-    "encrypted": lambda _: saved().replace(b"PK\x03\x04\x2d\x00\x00", b"PK\x03\x04\x2d\x00\x01"),
-    "length beyond the file": lambda _: saved().replace(
-        struct.pack("<2HQ", 1, 16, 176), struct.pack("<2HQ", 1, 16, 2**60)
-    ),
+    "encrypted": lambda _: encrypted(saved()),
+    "length beyond the file": lambda _: lengthened(saved()),
     "a text": lambda _: b"identity,embedding\n",
     "nothing": lambda _: b"",
 }
