@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.soak 30`` runs 30 minutes; ``--requests 20000`` stops after so many. Then more clients come
 than the queue takes, for ``--overload-seconds``. Writes ``soak.md`` and, where matplotlib is installed, ``soak.png``:
-memory, latency and queue over time.
+memory, latency and queue over time. What the server says is left in ``build/soak.log``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from benchmarks.report import RESULTS, Report, percentile
 from matchers.demo import demo_picture
 
 DOMAIN = "demo"
+LOG = Path("build/soak.log")
 WARM_UP = 0.1
 SAMPLE_SECONDS = 1.0
 # The last digits of a distance depend on the batch that a face was embedded in.
@@ -189,8 +190,8 @@ def _service(workers: int, folder: Path) -> Iterator[Watched]:
     models = os.environ.get("MODELS_DIR", str(Path("data/models").resolve()))
     environment = {**os.environ, "DATA_DIR": str(folder / "data"), "MODELS_DIR": models, "DRAIN_SECONDS": "0"}
     command = [sys.executable, "-m", "server", "--port", str(port), "--workers", str(workers)]
-    log = folder / "server.log"
-    with log.open("wb") as output:
+    LOG.parent.mkdir(exist_ok=True)
+    with LOG.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stderr=output)  # noqa: S603
     url = f"http://127.0.0.1:{port}"
     try:
@@ -200,7 +201,7 @@ def _service(workers: int, folder: Path) -> Iterator[Watched]:
                 if httpx.get(f"{url}/health/ready").json()["status"] == "ready":
                     break
             if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the server did not start:\n{log.read_text()[-3000:]}")
+                raise SystemExit(f"the server did not start, see {LOG}")
             time.sleep(0.2)
         time.sleep(3)
         watched = psutil.Process(process.pid)

@@ -118,8 +118,12 @@ class Backend:
             self.audit,
             self.engine.embedder_card.gallery_space,
             self.gates,
-            lambda domain: self.recent.get(("differences", domain), lambda: count_differences(self.stores, domain)),
+            self._differing,
         )
+
+    def _differing(self, domain: str) -> int | None:
+        forgotten = self.stores.comparisons.forgotten()
+        return self.recent.get(("differences", domain), lambda: count_differences(self.stores, domain), forgotten)
 
     def threshold(self, domain: str) -> float:
         """Cosine distance up to which two faces of ``domain`` count as one person.

@@ -39,11 +39,14 @@ def _report(
     span: tuple[datetime | None, datetime | None],
     size: tuple[int, int],
 ) -> dict[str, Any]:
+    # Read before all else: what is forgotten meanwhile makes this answer one of the time before.
+    forgotten = backend.stores.comparisons.forgotten()
     judge = backend.judge()
     window = judge.window(domain, *span)
-    # A domain that was set to dual anew starts anew: what was kept of the time before does not answer.
-    key = ("comparisons", domain, asked[0] or window.since, asked[1], *size)
-    return backend.recent.get(key, lambda: as_json(report(judge, window, *size)))
+    # A domain that was set to dual anew starts anew.
+    state = forgotten, None if asked[0] else window.since
+    key = ("comparisons", domain, *asked, *size)
+    return backend.recent.get(key, lambda: as_json(report(judge, window, *size)), state)
 
 
 def _moment(request: Request, name: str) -> datetime | None:

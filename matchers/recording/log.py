@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -62,12 +63,13 @@ class ComparisonLog:
         kept = None if sources is None else frozenset(map(source_id, sources))
         if kept is None or kept or people:
             self.spool.redact(Redaction(time.time(), domain, kept, frozenset(map(source_id, people))))
+            self._mark()
 
     def forget(self, domain: str, sources: Iterable[str] | None, people: Iterable[str] = (), *, erase: bool) -> None:
         """Take them out of what is in PostgreSQL; ``erase``: leave no trace in the database's files.
 
         Raises:
-            StoreUnavailable: it does not answer.
+            StoreUnavailable: it does not answer, or the folder cannot be written.
         """
         if self.table is None:
             return
@@ -75,6 +77,20 @@ class ComparisonLog:
             self.table.drop(domain)
         else:
             self.table.forget(domain, sources, people, thorough=erase)
+        self._mark()
+
+    def forgotten(self) -> bytes:
+        """Another one after anything was taken out, in whichever process: what was read before then is out of date.
+
+        Raises:
+            StoreUnavailable: the folder cannot be read.
+        """
+        try:
+            return self._forgotten.read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            raise StoreUnavailable(f"{self._forgotten} cannot be read: {error.strerror}") from error
 
     def rename(self, domain: str, person: str, sources: Mapping[str, str]) -> None:
         """In PostgreSQL, the pictures ``sources`` (old name to new name) are ``person``'s from now on.
@@ -84,6 +100,21 @@ class ComparisonLog:
         """
         if self.table is not None:
             self.table.rename(domain, person, sources)
+
+    def _mark(self) -> None:
+        try:
+            self.spool.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self._forgotten, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.pwrite(descriptor, os.urandom(16), 0)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise StoreUnavailable(f"{self._forgotten} cannot be written: {error.strerror}") from error
+
+    @property
+    def _forgotten(self) -> Path:
+        return self.spool.root / "forgotten"
 
     def _table(self) -> ComparisonTable:
         if self.table is None:

@@ -181,6 +181,21 @@ def test_a_disagreement_is_told_with_its_reason_until_the_person_is_deleted(
     assert set(people) == {("Amélie",)}
 
 
+def test_a_domain_that_is_made_anew_has_no_past(
+    service: httpx.Client, office: str, group_picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long an answer may be kept, and though nobody set a mode."""
+    until(lambda: ask(service, group_picture) == "dual")
+    told(service, FACES)
+    monkeypatch.setattr("server.recent._LEAST_SECONDS", 60.0)
+    kept = {"limit": 7}
+    assert service.get(f"{office}/comparisons", params=kept).json()["summary"]["comparisons"] >= FACES
+    assert service.delete(office).json()["pending"] == []
+    assert service.post(office).status_code == 201
+    found = checked(service.get(f"{office}/comparisons", params=kept), "Comparisons")
+    assert (found["summary"]["comparisons"], found["series"], found["disagreements"]) == (0, [], [])
+
+
 def test_pgvector_fails_and_comes_back(
     service: httpx.Client, office: str, group_picture: Path, database: EmbeddedPostgres
 ) -> None:
