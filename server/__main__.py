@@ -27,6 +27,7 @@ from models.errors import ModelError
 from models.settings import Settings
 from runtime.engine import open_engine
 from runtime.errors import RuntimeFault
+from server.connections import GuardedProtocol
 from server.doctor import examine
 from server.local import is_loopback
 from server.logs import configure_logging
@@ -171,6 +172,8 @@ def _listening(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "host": options.host,
         "port": options.port,
+        "http": GuardedProtocol,
+        "ws": "none",
         "lifespan": "on",
         "log_config": None,
         "access_log": False,

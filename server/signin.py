@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -18,6 +19,7 @@ from server.tokens import RIGHTS, SESSION_SCHEME, Token
 
 COOKIE = "session"
 _MAX_BODY = 4096
+_BODY_SECONDS = 30.0
 
 
 class CookieSession:
@@ -80,10 +82,15 @@ def _me(caller: Token) -> dict[str, Any]:
 async def _secret(request: Request) -> str:
     wrong = ApiError(422, "invalid_body", 'Send the token as JSON: {"token": "..."}.')
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY:
-            raise wrong
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _MAX_BODY:
+                    raise wrong
+    except TimeoutError as error:
+        message = f"The token was not there within {_BODY_SECONDS:g} s."
+        raise ApiError(408, "upload_timeout", message, {"Connection": "close"}) from error
     try:
         token = json.loads(body)["token"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,12 +20,13 @@ from models.settings import Settings
 from runtime.engine import FaceEngine
 from server.app import create_app
 
-Serve = Callable[[Starlette], AbstractContextManager[httpx.Client]]
+Serve = Callable[..., AbstractContextManager[httpx.Client]]
 
 
 @contextmanager
-def serving(app: Starlette) -> Iterator[httpx.Client]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, server_header=False))
+def serving(app: Starlette, **options: Any) -> Iterator[httpx.Client]:
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, server_header=False, **options)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 30
@@ -42,7 +44,7 @@ def serving(app: Starlette) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def serve() -> Serve:
-    """Runs an application on a free port of the loopback address; gives a client for it."""
+    """Runs an application on a free port of the loopback address, with options of uvicorn; gives a client for it."""
     return serving
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -176,3 +177,14 @@ def test_workers_that_start_together_share_one_key(tmp_path: Path) -> None:
     cookie = keys[0].issue("app", DIGEST)
     assert all(key.holds(cookie, DIGEST) for key in keys)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["session.key"]
+
+
+def test_a_token_that_does_not_come_is_not_waited_for(guarded: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.signin._BODY_SECONDS", 0.2)
+    url = guarded.base_url
+    assert url.port is not None
+    with socket.create_connection((url.host, url.port), timeout=60) as peer:
+        peer.sendall(b'POST /session HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"token":')
+        answer = peer.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"upload_timeout" in answer
