@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 
 from matchers.base import GalleryFace
-from matchers.records import read_gallery
+from matchers.gallery_names import gallery_file
+from matchers.matrix_file import open_matrix
+from matchers.records import read_gallery, write_gallery
 
 NAME, RENAMED = "Zoltan-Needle", "Ysolde-Haystack"
 DOMAIN = "clinic"
+GALLERY = gallery_file("sface", "retinaface")
+CROWD = 2001
 # Comparisons that wait for PostgreSQL, and a worker's memory, are done with after seconds.
 PATIENCE = 30.0
 
@@ -147,6 +151,40 @@ def test_a_domain_that_is_deleted_leaves_no_trace(filled: tuple[Home, dict[str, 
     home, looked_for = filled
     home.delete(f"/domains/{DOMAIN}")
     home.is_rid_of(looked_for)
+
+
+def test_a_person_of_a_large_gallery_leaves_no_trace_in_the_file_beside_it(home: Home, tmp_path: Path) -> None:
+    """Galleries of so many faces are laid out for searching in a file beside the gallery's own."""
+    random = np.random.default_rng(5)
+    rows = random.normal(size=(CROWD, 128)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    people = [f"extra-{number}" for number in range(CROWD - 1)] + [NAME]
+    faces = [
+        GalleryFace(person, f"{person}/1.jpg", random.bytes(20).hex(), row, (1, 2, 3, 4))
+        for person, row in zip(people, rows, strict=True)
+    ]
+    write_gallery(tmp_path / "crowd.pkl", faces)
+    client = home.service.client
+    files = {"gallery": (GALLERY, (tmp_path / "crowd.pkl").read_bytes())}
+    job = client.post("/domains/crowd/import", files=files).json()["job"]["id"]
+    eventually(lambda: client.get(f"/jobs/{job}").json()["job"]["state"] == "done")
+    matrix = home.data_dir / "galleries" / "crowd" / f"{GALLERY}.matrix"
+    looked_for = needles(faces[-1], b"")
+    del looked_for["thumbnail"]
+    # Eight bits for each number, made while searching is prepared.
+    codes = open_matrix(matrix.with_suffix(""))
+    assert codes is not None
+    place = next(number for number in range(CROWD) if codes.face(number).person == NAME)
+    looked_for["int8"] = codes.codes.values[place].tobytes()
+    del codes
+    content = matrix.read_bytes()
+    assert {kind for kind, needle in looked_for.items() if needle in content} == {"name", "digest", "float32", "int8"}
+    home.delete(f"/domains/crowd/people/{NAME}")
+    home.is_rid_of(looked_for)
+    assert client.get("/domains/crowd").json()["people"] == CROWD - 1
+    assert matrix.exists()
+    home.delete("/domains/crowd")
+    assert not matrix.exists()
 
 
 def test_the_log_names_nobody(filled: tuple[Home, dict[str, bytes]]) -> None:
