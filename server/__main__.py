@@ -41,6 +41,8 @@ logger = logging.getLogger("server")
 _USAGE_ERROR = 2
 # As long as gunicorn gives its workers to finish what is under way.
 _GRACE_SECONDS = 30
+# A worker that is still importing, on a machine that is busy, is not one that hangs.
+_HANGS_AFTER_SECONDS = 30
 _MEMORY = "/dev/shm"  # noqa: S108
 
 
@@ -179,6 +181,7 @@ def _listening(options: argparse.Namespace) -> dict[str, Any]:
         "access_log": False,
         "server_header": False,
         "timeout_graceful_shutdown": _GRACE_SECONDS,
+        "timeout_worker_healthcheck": _HANGS_AFTER_SECONDS,
     }
 
 
