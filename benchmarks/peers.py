@@ -32,7 +32,8 @@ ENVIRONMENTS: Mapping[str, Sequence[Sequence[str]]] = {
         ("onnxruntime", "onnx", "opencv-python-headless<5", "requests", "tqdm", "scikit-image", "matplotlib"),
         ("--no-deps", "insightface==2.1"),
     ),
-    "deepface": (("deepface==0.0.103",), (*_HEADLESS, "opencv-contrib-python-headless>=4.12")),
+    # It imports werkzeug without asking for it.
+    "deepface": (("deepface==0.0.103", "werkzeug"), (*_HEADLESS, "opencv-contrib-python-headless>=4.12")),
     "deepface-0.0.96": (
         ("deepface==0.0.96", "tensorflow-cpu==2.19.*", "tf_keras==2.19.*"),
         (*_HEADLESS, "opencv-python-headless>=4.12,<5"),
@@ -55,18 +56,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def environment(name: str, given: Sequence[str]) -> Path:
-    """The Python of an environment: one that the command line names, else one made here once."""
+    """The Python of an environment: one that the command line names, else one made here once, and anew when what
+    belongs into it has changed."""
     named = dict(text.partition("=")[::2] for text in given)
     folder = Path(named.get(name) or WORK / "venvs" / name).absolute()
     python, done = folder / "bin" / "python", folder / ".complete"
-    if name in named or done.exists():
+    content = json.dumps(ENVIRONMENTS[name])
+    if name in named or (done.exists() and done.read_text() == content):
         return python
     print(f"making the environment {folder}, once ...", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     _run([sys.executable, "-m", "venv", str(folder)])
     for what in ENVIRONMENTS[name]:
         _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *what])
-    done.touch()
+    done.write_text(content)
     return python
 
 

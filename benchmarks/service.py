@@ -10,27 +10,21 @@ What dual costs one client at a time, ``python -m benchmarks.dual`` measures clo
 from __future__ import annotations
 
 import argparse
-import contextlib
-import http.client
 import json
-import os
-import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 
 from benchmarks import peers
 from benchmarks.report import RESULTS, Report, median, percentile
+from benchmarks.serving import analyze, connect, form, served, set_mode
 from models.settings import Settings
 from runtime.decode import decode
 from runtime.engine import open_engine
@@ -39,7 +33,6 @@ from runtime.faces import ImageArray
 DOMAIN = "demo"
 MODES = ("dual", "pkl_only")
 TARGET_CLIENTS, TARGET_RATE, TARGET_SPREAD = 8, 25.0, 3.0
-_BOUNDARY = "benchmark-boundary"
 _ROUNDS = 3
 
 
@@ -60,9 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--faces", type=int, nargs="+", default=[1, 2, 4, 6, 10, 20, 30])
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: benchmarks/results)")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as folder, _server(Path(folder)) as url:
-        clients, missed = _over_clients(url, options)
-        faces = _over_faces(url, options)
+    with tempfile.TemporaryDirectory() as folder, served(Path(folder)) as server:
+        clients, missed = _over_clients(server.url, options)
+        faces = _over_faces(server.url, options)
     clients.finish(options.output or RESULTS)
     faces.finish(options.output or RESULTS)
     return int(missed)
@@ -84,7 +77,7 @@ def _over_clients(url: str, options: argparse.Namespace) -> tuple[Report, bool]:
         for _ in range(_ROUNDS):
             both = []
             for mode in MODES:
-                _set_mode(url, mode)
+                set_mode(url, DOMAIN, mode)
                 found = _measure(url, body, count, options.seconds, loads[mode])
                 both.append(median(found))
             halves.append(both[0] / both[1])
@@ -117,18 +110,19 @@ def _over_faces(url: str, options: argparse.Namespace) -> Report:
         "POST /analyze over faces in the picture",
         "Default pack, 1280 x 960, demo domain, dual; one client, medians of what the answer's timing_ms says.",
     )
-    _set_mode(url, "dual")
+    set_mode(url, DOMAIN, "dual")
     for count in options.faces:
         body = _body(_grid(count, 1280, 960))
         latencies, stages, faces = [], [], 0
         end = time.monotonic() + options.seconds
-        connection = _connect(url)
+        connection = connect(url)
         while time.monotonic() < end or len(latencies) < 3:
             start = time.perf_counter()
-            status, answer = _ask(connection, body)
+            status, content = analyze(connection, body, DOMAIN)
             latencies.append((time.perf_counter() - start) * 1000)
             if status != 200:
                 raise SystemExit(f"/analyze answered {status}")
+            answer = json.loads(content)
             stages.append(answer["timing_ms"])
             faces = len(answer["faces"])
         named = ("decode", "detect", "align", "embed", "search_pkl", "search_pgvector")
@@ -147,11 +141,11 @@ def _measure(url: str, body: bytes, clients: int, seconds: float, into: Load | N
     end = [0.0]
 
     def client() -> None:
-        connection = _connect(url)
+        connection = connect(url)
         begin.wait()
         while time.perf_counter() < end[0]:
             start = time.perf_counter()
-            status, _ = _ask(connection, body, read=False)
+            status, _ = analyze(connection, body, DOMAIN)
             (found if status == 200 else refused).append(time.perf_counter() - start)
         connection.close()
 
@@ -170,36 +164,8 @@ def _measure(url: str, body: bytes, clients: int, seconds: float, into: Load | N
     return found
 
 
-def _ask(
-    connection: http.client.HTTPConnection, body: bytes, read: bool = True
-) -> tuple[int, dict[str, dict[str, float]]]:
-    headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
-    connection.request("POST", f"/analyze?domain={DOMAIN}", body, headers)
-    answer = connection.getresponse()
-    content = answer.read()
-    return answer.status, json.loads(content) if read else {}
-
-
-def _connect(url: str) -> http.client.HTTPConnection:
-    parts = urlsplit(url)
-    return http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=120)
-
-
-def _set_mode(url: str, mode: str) -> None:
-    connection = _connect(url)
-    body = json.dumps({"mode": mode, "force": True})
-    connection.request("PUT", f"/domains/{DOMAIN}/mode", body, {"Content-Type": "application/json"})
-    answer = connection.getresponse()
-    if answer.status != 200:
-        raise SystemExit(f"the mode cannot be set: {answer.status} {answer.read()[:300]!r}")
-    answer.read()
-    connection.close()
-
-
 def _body(image: ImageArray) -> bytes:
-    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-    head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'.encode()
-    return head + jpeg + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    return form(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
 
 
 def _grid(count: int, width: int, height: int) -> ImageArray:
@@ -218,45 +184,6 @@ def _grid(count: int, width: int, height: int) -> ImageArray:
         left, top = number % columns * cell[0], number // columns * cell[1]
         canvas[top : top + cut.shape[0], left : left + cut.shape[1]] = cut
     return canvas
-
-
-@contextlib.contextmanager
-def _server(folder: Path) -> Iterator[str]:
-    """A server that is ready, its data in ``folder``."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    own = {field.upper() for field in Settings.model_fields}
-    environment = {name: value for name, value in os.environ.items() if name.upper() not in own}
-    environment |= {"MODELS_DIR": str(Settings().models_path.resolve()), "DATA_DIR": str(folder), "DRAIN_SECONDS": "0"}
-    environment["EXECUTION_PROVIDER"] = "cpu"
-    peers.WORK.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "server", "--port", str(port)]
-    with (peers.WORK / "server.log").open("w") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: S603
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 120
-        while not _is_ready(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the server did not start; see {peers.WORK / 'server.log'}")
-            time.sleep(0.2)
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
-def _is_ready(url: str) -> bool:
-    connection = _connect(url)
-    try:
-        connection.request("GET", "/health/ready")
-        answer = connection.getresponse()
-        return bool(json.loads(answer.read())["status"] == "ready")
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 if __name__ == "__main__":
