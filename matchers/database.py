@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 import os
+import select
 import socket
 import threading
 import time
@@ -111,6 +112,21 @@ class Database:
                 self._pool.putconn(connection)
 
     @contextmanager
+    def connection_at_hand(self, seconds: float) -> Iterator[Connection | None]:
+        """A connection that is idle at this moment, cut off after ``seconds``; None when there is none, so that nobody
+        waits for one to be made."""
+        connection = self._at_hand()
+        if connection is None:
+            yield None
+            return
+        with self._translated():
+            try:
+                with self._cut_off(connection, time.monotonic() + seconds):
+                    yield connection
+            finally:
+                self._pool.putconn(connection)
+
+    @contextmanager
     def own_connection(self, seconds: float) -> Iterator[Connection]:
         """A connection beside the pool, for long work with settings of its own."""
         self._prepare(time.monotonic() + self.timeout)
@@ -164,7 +180,7 @@ class Database:
         except PoolTimeout:
             _logger.debug("no pooled connection within %g s, asking the server directly", _PATIENCE)
         else:
-            if self._is_alive(connection, deadline):
+            if _is_quiet(connection) or self._is_alive(connection, deadline):
                 return connection
             self._pool.putconn(connection)
             if time.monotonic() >= deadline:
@@ -172,6 +188,18 @@ class Database:
         with self._beside(_left(deadline)):
             self._pool.check()
         return self._pool.getconn(_left(deadline))
+
+    def _at_hand(self) -> Connection | None:
+        if not self._ready:
+            return None
+        try:
+            connection = self._pool.getconn(_LEAST)
+        except psycopg.Error:
+            return None
+        if _is_quiet(connection):
+            return connection
+        self._pool.putconn(connection)
+        return None
 
     @contextmanager
     def _beside(self, seconds: float) -> Iterator[Connection]:
@@ -267,6 +295,15 @@ def find_vector(connection: Connection) -> None:
         "SELECT set_config('search_path', quote_ident(nspname), false) "
         "FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
     )
+
+
+def _is_quiet(connection: Connection) -> bool:
+    """Whether the server has sent nothing unasked: one that ends closes its connections, which can be read."""
+    if connection.closed:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return not poll.poll(0)
 
 
 def _shut_down(connection: Connection) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from matchers.base import FloatArray, GalleryStore, Match
 from matchers.breaker import CircuitBreaker
@@ -20,6 +23,9 @@ from models.settings import Mode
 
 PGVECTOR_FAILED = "pkl_only (pgvector failed)"
 PKL_FAILED = "pgvector_only (pkl failed)"
+
+# A PKL search that takes no longer in its thread is not worth another thread for pgvector beside it.
+_QUICK_SECONDS = 0.001
 
 _log = logging.getLogger("matchers.dual")
 
@@ -65,11 +71,22 @@ class _Side:
     milliseconds: float
 
 
+@runtime_checkable
+class PromptStore(GalleryStore, Protocol):
+    """A store that can say at once that it would have to wait."""
+
+    def search_at_once(
+        self, embeddings: FloatArray, domain: str, top_k: int, seconds: float
+    ) -> list[list[Match]] | None:
+        """As ``search``, given up after ``seconds``; None, at once, when it may not even be begun in time."""
+
+
 class Searcher:
     """Searches by mode. Thread-safe.
 
-    Each pgvector search runs in a daemon thread, so that a call that hangs holds up neither the request nor the end of
-    the process. ``max_pending`` of them may run at once; one more counts as a failure of pgvector.
+    pgvector is asked in a daemon thread beside PKL, so that a call that hangs holds up neither the request nor the end
+    of the process. Where PKL is quick, that would cost more than it gains, and pgvector is asked in the same thread as
+    long as a connection to it is idle. ``max_pending`` may ask it at once; one more counts as a failure of pgvector.
     """
 
     def __init__(
@@ -88,6 +105,8 @@ class Searcher:
         self.max_pending = max_pending
         self._slots = threading.BoundedSemaphore(max_pending)
         self._crew = Crew("pgvector-search")
+        self._prompt = pgvector if isinstance(pgvector, PromptStore) else None
+        self._quick: dict[str, bool] = {}
 
     def search(self, embeddings: FloatArray, domain: str, mode: Mode, top_k: int) -> Outcome:
         """The nearest ``top_k`` faces of ``domain`` for each row of ``embeddings`` ((n, d) float32, unit rows).
@@ -116,7 +135,7 @@ class Searcher:
 
     def _search_pgvector(self, query: _Query) -> Outcome:
         try:
-            side = self.breaker.call(lambda: self._wait(self._start(query)))
+            side = self.breaker.call(lambda: self._ask_at_once(query) or self._wait(self._start(query)))
         except StoreUnavailable as failure:
             return _without_pgvector(query, _ask(self.pkl, query), failure, compared=False)
         if side.results is None:
@@ -127,21 +146,46 @@ class Searcher:
         pkl: Future[_Side] = Future()
 
         def both() -> _Side:
+            if self._quick.get(query.domain) and (side := self._ask_at_once(query)) is not None:
+                return side
             running = self._start(query)
-            _settle(pkl, self.pkl, query)
+            self._settle_pkl(pkl, query)
             return self._wait(running)
 
         try:
             pgvector = self.breaker.call(both)
         except StoreUnavailable as failure:
-            if not pkl.done():
-                _settle(pkl, self.pkl, query)
+            self._settle_pkl(pkl, query)
             return _without_pgvector(query, pkl.result(), failure, compared=True)
+        self._settle_pkl(pkl, query)
         unreadable = pkl.exception()
         if isinstance(unreadable, GalleryError) and pgvector.results is not None:
             _log.error("the PKL gallery of domain %s cannot be used, pgvector answers: %s", query.domain, unreadable)
             return _without_pkl(pgvector, str(unreadable))
         return _compared(query, pkl.result(), pgvector)
+
+    def _settle_pkl(self, pkl: Future[_Side], query: _Query) -> None:
+        if not pkl.done():
+            start = time.thread_time()
+            _settle(pkl, self.pkl, query)
+            if pkl.exception() is None and pkl.result().results:
+                self._quick[query.domain] = time.thread_time() - start < _QUICK_SECONDS
+
+    def _ask_at_once(self, query: _Query) -> _Side | None:
+        """pgvector's answer, asked in this thread; None when that might take long to begin."""
+        store = self._prompt
+        if store is None or not len(query.embeddings) or not self._slots.acquire(blocking=False):
+            return None
+        start = time.perf_counter()
+        results: Results | None
+        try:
+            with _unavailable_when_it_fails():
+                results = store.search_at_once(query.embeddings, query.domain, query.top_k, self.timeout)
+        except UnknownDomain:
+            return _Side(None, _since(start))
+        finally:
+            self._slots.release()
+        return None if results is None else _Side(results, _since(start))
 
     def _start(self, query: _Query) -> Future[_Side]:
         store = self.pgvector
@@ -163,15 +207,22 @@ class Searcher:
         return future
 
     def _wait(self, running: Future[_Side]) -> _Side:
-        try:
-            return running.result(self.timeout)
-        except StoreUnavailable:
-            raise
-        except TimeoutError as error:
-            raise StoreUnavailable(f"pgvector gave no answer within {self.timeout:g} s") from error
-        except Exception as error:
-            _log.exception("pgvector failed in an unexpected way")
-            raise StoreUnavailable(f"pgvector failed with {type(error).__name__}: {error}") from error
+        with _unavailable_when_it_fails():
+            try:
+                return running.result(self.timeout)
+            except TimeoutError as error:
+                raise StoreUnavailable(f"pgvector gave no answer within {self.timeout:g} s") from error
+
+
+@contextmanager
+def _unavailable_when_it_fails() -> Iterator[None]:
+    try:
+        yield
+    except (StoreUnavailable, UnknownDomain):
+        raise
+    except Exception as error:
+        _log.exception("pgvector failed in an unexpected way")
+        raise StoreUnavailable(f"pgvector failed with {type(error).__name__}: {error}") from error
 
 
 def _settle(future: Future[_Side], store: GalleryStore, query: _Query) -> None:

@@ -169,16 +169,18 @@ class PgvectorStore:
         """
         self._check_query(embeddings)
         with self._database.connection() as connection:
-            try:
-                rows = self._nearest(connection, embeddings, domain, top_k)
-            except errors.UndefinedTable:
-                self._indexes.changed(domain)
-                rows = self._nearest(connection, embeddings, domain, top_k)
-        matches: list[list[Match]] = [[] for _ in range(len(embeddings))]
-        for index, person, distance, source in rows:
-            if threshold is None or distance <= threshold:
-                matches[index - 1].append(Match(person, distance, source))
-        return matches
+            return self._search(connection, embeddings, domain, threshold, top_k)
+
+    def search_at_once(
+        self, embeddings: FloatArray, domain: str, top_k: int, seconds: float
+    ) -> list[list[Match]] | None:
+        """As :meth:`search`, cut off after ``seconds``; None, at once, when no connection is idle.
+
+        So it may be called from a thread that must not wait for a server which does not answer.
+        """
+        self._check_query(embeddings)
+        with self._database.connection_at_hand(seconds) as connection:
+            return None if connection is None else self._search(connection, embeddings, domain, None, top_k)
 
     def apply(self, domain: str, upsert: Sequence[GalleryFace], remove: Iterable[str]) -> None:
         """In one transaction: drop every face of the sources in ``remove`` and ``upsert``, then add ``upsert``.
@@ -288,6 +290,20 @@ class PgvectorStore:
             connection.execute("DELETE FROM face_service.models WHERE table_name = %s", (self._tables.name,))
             connection.execute(sql.SQL("DROP TABLE {}").format(self._tables.identifier))
             self._database.forget()
+
+    def _search(
+        self, connection: Connection, embeddings: FloatArray, domain: str, threshold: float | None, top_k: int
+    ) -> list[list[Match]]:
+        try:
+            rows = self._nearest(connection, embeddings, domain, top_k)
+        except errors.UndefinedTable:
+            self._indexes.changed(domain)
+            rows = self._nearest(connection, embeddings, domain, top_k)
+        matches: list[list[Match]] = [[] for _ in range(len(embeddings))]
+        for index, person, distance, source in rows:
+            if threshold is None or distance <= threshold:
+                matches[index - 1].append(Match(person, distance, source))
+        return matches
 
     def _nearest(
         self, connection: Connection, embeddings: FloatArray, domain: str, top_k: int

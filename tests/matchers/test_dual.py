@@ -9,10 +9,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 
 from matchers.base import GalleryFace
@@ -100,6 +101,29 @@ def test_a_single_mode_asks_one_store(filled: Searcher, mode: Mode) -> None:
     assert (outcome.pkl is None) == (mode == "pgvector_only")
     assert (outcome.pgvector is None) == (mode == "pkl_only")
     assert outcome.comparisons is None
+
+
+def test_what_a_store_says_at_once_is_what_it_says(filled: Searcher) -> None:
+    store = filled.pgvector
+    assert isinstance(store, PgvectorStore)
+    expected = store.search(ENROLLED[:3], DOMAIN, None, 4)
+    assert store.search_at_once(ENROLLED[:3], DOMAIN, 4, 10.0) == expected
+    with ExitStack() as held:
+        while store.connections()["idle"]:
+            held.enter_context(store.database.connection())
+        assert store.search_at_once(ENROLLED[:3], DOMAIN, 4, 10.0) is None
+        assert filled.search(ENROLLED[:3], DOMAIN, "dual", 4).pgvector == expected
+
+
+def test_a_connection_that_the_server_has_closed_is_not_used(filled: Searcher, database: str) -> None:
+    store = filled.pgvector
+    assert isinstance(store, PgvectorStore)
+    for mode in ("dual", "pgvector_only"):
+        assert filled.search(ENROLLED[:1], DOMAIN, mode, 3).mode == mode
+        with store.database.connection() as connection, psycopg.connect(database, autocommit=True) as killer:
+            pid = connection.info.backend_pid
+            killer.execute("SELECT pg_terminate_backend(%s, 20000)", (pid,))
+        assert filled.search(ENROLLED[:1], DOMAIN, mode, 3).mode == mode
 
 
 @pytest.mark.parametrize("mode", MODES)
