@@ -116,10 +116,10 @@ def _level(image: ImageArray, box: tuple[int, int, int, int], eyes: FloatArray, 
     # DeepFace projects the box through the turn, but the box's middle is the middle of the surroundings and stays.
     if exact:
         return cubic_warp(around, np.asarray(turn, np.float64), (left, top, width, height))
-    turned = cv2.warpAffine(
-        around, turn, (around_width, around_height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT
-    )
-    return np.asarray(turned[top : top + height, left : left + width], np.uint8)
+    # What lies beyond the box is not needed; what lies before it is: OpenCV rounds places that it counts from zero.
+    size = (left + width, top + height)
+    turned = cv2.warpAffine(around, turn, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_CONSTANT)
+    return np.asarray(turned[top:, left:], np.uint8)
 
 
 def _cut(image: ImageArray, box: tuple[int, int, int, int]) -> ImageArray:

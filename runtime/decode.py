@@ -100,7 +100,7 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
 
 
 def _check_jpeg(data: bytes) -> None:
-    if b"\xff\xd9" not in data[len(data) // 2 :]:
+    if data.rfind(b"\xff\xd9", len(data) // 2) < 0:
         raise ImageError("image_unreadable", "The JPEG file is cut off: its end marker is missing. Send it again.")
     # Each scan costs a pass over all pixels but may be a few bytes long. Within a scan, 0xff is followed by zero.
     if (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
