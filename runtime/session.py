@@ -155,7 +155,7 @@ class SharedSession:
         if not self.path.is_file():
             raise ModelError(f"{self.path} does not exist. Run `python -m convert fetch`, or check the path.")
         try:
-            with prepared(self.path, self.provider) as file:
+            with prepared(self.path, self.provider, bf16=self.options.bf16) as file:
                 light = create_session(file, self.provider, self.options)
                 heavy, pool = light, None
                 if self.provider == CPU and self.options.threads == 0 and core_count() > 1:
