@@ -68,7 +68,7 @@ def _only_reader(graph: onnx.GraphProto, name: str) -> onnx.NodeProto | None:
 def _split(graph: onnx.GraphProto, x: str, steps: float, axis: int) -> Sequence[onnx.NodeProto]:
     """Nodes that make of ``x`` its multiples of ``1 / steps``, what remains, and the multiples again, as channels."""
     for name, value in (("steps", steps), ("step", 1 / steps)):
-        graph.initializer.append(numpy_helper.from_array(np.float32(value), f"{x}/{name}"))
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), f"{x}/{name}"))
     scaled, floor, coarse, fine = (f"{x}/{name}" for name in ("scaled", "floor", "coarse", "fine"))
     return [
         helper.make_node("Mul", [x, f"{x}/steps"], [scaled]),

@@ -133,6 +133,27 @@ def test_letterboxing_keeps_the_shape_and_pads_the_rest() -> None:
     assert (canvas.pixels[107:] == 0).all()
 
 
+@pytest.mark.parametrize("width", [2000, 3840])
+def test_shrinking_by_whole_blocks_shows_the_detector_what_averaging_every_area_shows(
+    engine: FaceEngine, six_people: np.ndarray, width: int
+) -> None:
+    factor = width / six_people.shape[1]
+    large = np.asarray(cv2.resize(six_people, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC))
+    scale = 640 / width
+    size = (640, round(large.shape[0] * scale))
+    averaged = engine.embed_image(np.asarray(cv2.resize(large, size, interpolation=cv2.INTER_AREA)))
+    found = engine.embed_image(large)
+    assert len(found.detections) == len(averaged.detections) == 6
+    likeness = found.embeddings @ averaged.embeddings.T
+    partners = likeness.argmax(axis=1)
+    assert sorted(partners) == list(range(6))
+    moved = np.abs(found.detections.landmarks * scale - averaged.detections.landmarks[partners])
+    # A face that two anchors see equally well may change from one to the other.
+    assert moved.mean() < 0.4
+    assert np.median(moved) < 0.2
+    assert np.abs(found.detections.scores - averaged.detections.scores[partners]).max() < 0.01
+
+
 @pytest.mark.parametrize("size", CANVASES)
 def test_priors_fit_the_network_outputs(models_dir: Path, size: tuple[int, int]) -> None:
     session = Sessions().open(models_dir / "retinaface.onnx")
