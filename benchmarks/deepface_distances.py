@@ -10,13 +10,9 @@ all others. Scratch environments are made under ``--work`` unless they are there
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import shutil
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +21,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.report import RESULTS, Report
+from benchmarks.deepface_versions import PEER, Peer, add_galleries, command_line, copied, open_versions
+from benchmarks.report import Report
 from convert.repair import change_card
 from models.builtin import HAAR
 from models.card import ColourOrder, load_card
@@ -37,12 +34,6 @@ from runtime.faces import FloatArray
 from runtime.session import SharedSession
 
 MIN_COSINE, MAX_DIFFERENCE = 0.9999, 1e-3
-ROOT = Path(__file__).resolve().parent.parent
-PEER = Path(__file__).with_name("deepface_peer.py")
-
-# 0.0.103 asks for OpenCV 5, whose `opencv-contrib` still has the class but ships no cascades; they lie in OpenCV 4.
-CASCADES = ("haarcascade_frontalface_default.xml", "haarcascade_eye.xml")
-
 PRESETS = {"base": "deepface-arcface", "ArcFace": "deepface-arcface-normalized"}
 TINT = (0.55, 0.8, 1.0)
 """Factors of blue, green and red."""
@@ -54,55 +45,6 @@ and blue in the query but not in the gallery (docs/deepface-surprises.md): grey 
 do, and its distances are met when our query is exchanged too. DeepFace 0.0.103 brings OpenCV 5, whose cubic
 `warpAffine` gives other pixels than OpenCV 4's; it is asked on both, and on OpenCV 5 our alignment is
 `deepface-opencv5`."""
-
-REQUIREMENTS: Mapping[str, Sequence[str]] = {
-    "0.0.96": ("deepface==0.0.96", "tensorflow-cpu==2.19.*", "tf_keras==2.19.*", f"{ROOT}[cpu,convert]"),
-    "0.0.103": ("deepface==0.0.103", "pandas", "onnxruntime"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """One version of DeepFace in an environment of its own.
-
-    Attributes:
-        version: of DeepFace.
-        python: the environment's interpreter.
-        home: where it looks for weights.
-        engine: what runs its networks.
-        swaps: whether its ``find`` embeds the query with red and blue exchanged, the gallery not (0.0.94 to 0.0.101).
-        opencv: folder of an OpenCV that it is to use instead of its own.
-    """
-
-    version: str
-    python: Path
-    home: Path
-    engine: str
-    swaps: bool
-    opencv: Path | None = None
-
-    @property
-    def label(self) -> str:
-        """What the table calls it."""
-        return f"{self.version}, OpenCV 4" if self.opencv else self.version
-
-    @property
-    def weights(self) -> Path:
-        """The folder of its weights."""
-        return self.home / ".deepface" / "weights"
-
-    def call(self, *arguments: str | Path) -> None:
-        """Run its interpreter; raises CalledProcessError."""
-        settings = {
-            **os.environ,
-            "DEEPFACE_HOME": str(self.home),
-            "DEEPFACE_BACKEND_ENGINE": self.engine,
-            "TF_USE_LEGACY_KERAS": "1",
-            "CUDA_VISIBLE_DEVICES": "-1",
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "PYTHONPATH": os.pathsep.join(map(str, filter(None, (self.opencv, ROOT)))),
-        }
-        subprocess.run([str(self.python), *map(str, arguments)], check=True, env=settings, cwd=ROOT)  # noqa: S603
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,29 +79,13 @@ class Answers:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 when a box, a ranking, a cosine or a distance is not DeepFace's."""
-    about, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.deepface_distances",
-        description=f"{about}\n\n{details}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--images", type=Path, required=True, help="PNG pictures of faces, <person>/<picture>")
-    parser.add_argument("--venv96", type=Path, help="environment with DeepFace 0.0.96, TensorFlow and `.[convert]`")
-    parser.add_argument("--venv103", type=Path, help="environment with DeepFace 0.0.103 and onnxruntime")
-    parser.add_argument("--work", type=Path, default=Path("build/deepface-distances"), help="environments and files")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the table")
+    parser = command_line("benchmarks.deepface_distances", __doc__ or "")
+    add_galleries(parser)
     options = parser.parse_args(arguments)
-    work = options.work.resolve()
-    old = open_peer("0.0.96", options.venv96 or work / "venv96", work, "tensorflow", swaps=True)
-    new = open_peer("0.0.103", options.venv103 or work / "venv103", work, "onnx", swaps=False)
+    versions = open_versions(options)
+    old, new, work, model = versions.old, versions.new, versions.work, versions.model
     pinned = replace(new, opencv=_opencv(new, work / "opencv4"))
     pictures = {"as they are": options.images.resolve(), "tinted": _tinted(options.images, work / "tinted")}
-    h5, onnx = old.weights / "arcface_weights.h5", new.weights / "arcface_weights.onnx"
-    if not (h5.exists() and onnx.exists()):
-        old.call(PEER, "weights", pictures["as they are"], h5, onnx)
-    model = work / "arcface.onnx"
-    if not model.exists():
-        old.call("-m", "convert", "export", "--weights", h5, "--output", model, "--images", pictures["as they are"])
     report = Report("deepface-distances", "The same distances as DeepFace", note=NOTE)
     fine = True
     for peer in (old, pinned, new):
@@ -185,38 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(not fine)
 
 
-def environment(version: str, venv: Path) -> Path:
-    """The interpreter of an environment with a version of DeepFace, made when it is not there."""
-    python = venv.absolute() / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)  # noqa: S603
-        install = [str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS[version]]
-        subprocess.run(install, check=True)  # noqa: S603
-    return python
-
-
-def open_peer(version: str, venv: Path, work: Path, engine: str, *, swaps: bool) -> Peer:
-    """A version of DeepFace; its environment is made when it is not there, its weights lie under ``work``."""
-    python = environment(version, venv)
-    peer = Peer(version, python, work / f"home-{version}", engine, swaps)
-    peer.weights.mkdir(parents=True, exist_ok=True)
-    for name in CASCADES:
-        shutil.copy(Path(cv2.__file__).parent / "data" / name, peer.weights)
-    return peer
-
-
 def _opencv(peer: Peer, folder: Path) -> Path:
     """The OpenCV of this project for a peer that has another one."""
     if not folder.exists():
         what = ("--no-deps", "--target", str(folder), "opencv-python-headless>=4.12,<5")
         peer.call("-m", "pip", "install", "--quiet", *what)
     return folder
-
-
-def copied(images: Path, folder: Path) -> Path:
-    """The pictures in a folder of their own, since ``find`` writes its gallery beside them."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return Path(shutil.copytree(images, folder))
 
 
 def _tinted(images: Path, folder: Path) -> Path:

@@ -11,7 +11,6 @@ the same distances. Scratch environments are made under ``--work`` unless they a
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -22,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deepface_distances import PEER, ROOT, Peer, copied, open_peer
-from benchmarks.report import RESULTS, Report
+from benchmarks.deepface_versions import PEER, ROOT, Peer, add_galleries, command_line, copied, open_versions
+from benchmarks.report import Report
 
 MAX_DIFFERENCE = 1e-3
 DOMAIN = "slovenia"
@@ -104,32 +103,16 @@ class Row:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 when DeepFace finds anything else in a gallery that was handed back."""
-    about, _, details = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.deepface_find",
-        description=f"{about}\n\n{details}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--images", type=Path, required=True, help="PNG pictures of faces, <person>/<picture>")
-    parser.add_argument("--venv", type=Path, help="environment with DeepFace 0.0.96, TensorFlow and `.[convert]`")
-    parser.add_argument("--venv103", type=Path, help="environment with DeepFace 0.0.103 and onnxruntime")
-    parser.add_argument("--work", type=Path, default=Path("build/deepface-find"), help="environments and files")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the table")
+    parser = command_line("benchmarks.deepface_find", __doc__ or "")
+    add_galleries(parser)
     options = parser.parse_args(arguments)
-    work = options.work.resolve()
-    old = open_peer("0.0.96", options.venv or work / "venv96", work, "tensorflow", swaps=True)
-    new = open_peer("0.0.103", options.venv103 or work / "venv103", work, "onnx", swaps=False)
-    h5, onnx = old.weights / "arcface_weights.h5", new.weights / "arcface_weights.onnx"
-    if not (h5.exists() and onnx.exists()):
-        old.call(PEER, "weights", options.images.resolve(), h5, onnx)
-    model = work / "arcface.onnx"
-    if not model.exists():
-        old.call("-m", "convert", "export", "--weights", h5, "--output", model, "--images", options.images.resolve())
+    versions = open_versions(options)
+    work = versions.work / "find"
     report = Report("deepface-find", "DeepFace searches what was exported", note=NOTE)
     fine = True
-    for peer, suffix in ((old, "pkl"), (new, "npz")):
+    for peer, suffix in ((versions.old, "pkl"), (versions.new, "npz")):
         pictures = copied(options.images.resolve(), work / f"pictures-{peer.version}")
-        matchers = Matchers(work / f"data-{peer.version}", model)
+        matchers = Matchers(work / f"data-{peer.version}", versions.model)
         for row in _there_and_back(peer, suffix, pictures, matchers):
             report.add(row.shown(peer.version))
             fine &= row.fine

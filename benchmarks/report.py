@@ -236,8 +236,10 @@ def _memory() -> str:
 
 
 def _command() -> list[str]:
+    """How the script was called; of absolute paths the last part, since the others are one machine's own."""
     module = sys.modules["__main__"].__spec__
-    return (["-m", module.name] if module is not None else [Path(sys.argv[0]).name]) + sys.argv[1:]
+    given = [Path(part).name if Path(part).is_absolute() else part for part in sys.argv[1:]]
+    return (["-m", module.name] if module is not None else [Path(sys.argv[0]).name]) + given
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -35,8 +35,8 @@ def cubic_warp(image: ImageArray, matrix: npt.NDArray[np.float64], area: tuple[i
     weights = _weights(places - whole)
     padded = np.pad(image, ((_TAPS, _TAPS), (_TAPS, _TAPS), (0, 0))).astype(np.float32)
     # Further out than the border nothing but black is seen.
-    limits = np.array([[padded.shape[1]], [padded.shape[0]]]) - _TAPS
-    first = np.clip(whole, -_TAPS, limits - _TAPS).astype(np.intp) + _TAPS - 1
+    beyond = np.array([[image.shape[1] + 1], [image.shape[0] + 1]])
+    first = np.clip(whole, -_TAPS, beyond).astype(np.intp) + _TAPS - 1
     flat = padded.reshape(-1, 3)
     total = np.zeros((width * height, 3), np.float32)
     for down in range(_TAPS):

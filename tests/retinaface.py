@@ -41,9 +41,9 @@ def random_weights(divisor: int = DIVISOR) -> list[LayerWeights]:
     return layers
 
 
-def save_small(path: Path) -> Path:
-    """The network as ``convert export`` writes it, with a card."""
-    model = build_retinaface(check_weights(random_weights(), "small", DIVISOR))
+def save_small(path: Path, divisor: int = DIVISOR) -> Path:
+    """The network as ``convert export`` writes it, with a card; with ``divisor`` 1 as large as the real one."""
+    model = build_retinaface(check_weights(random_weights(divisor), "small", divisor))
     path.write_bytes(model.SerializeToString())
     preset = replace(find_preset("deepface-retinaface"), layout="NCHW")
     card = make_card(preset, Changes(), path.stem, signature(path), Origin("small.h5", "0" * 64))
