@@ -35,7 +35,9 @@ from matchers.records import gallery_of
 path, begun, message = Path(sys.argv[1]), time.perf_counter(), None
 try:
     with path.open("rb") as file:
-        gallery_of(read_records(file, format_of(path.name)))
+        found = gallery_of(read_records(file, format_of(path.name)))
+    if not found.faces:
+        message = "no record can be used: " + "; ".join(one.reason for one in found.unusable)
 except GalleryError as error:
     message = str(error)
 seconds = time.perf_counter() - begun

@@ -15,8 +15,8 @@ _TAPS = 4
 def cubic_warp(image: ImageArray, matrix: npt.NDArray[np.float64], area: tuple[int, int, int, int]) -> ImageArray:
     """A part of ``image`` warped, with cubic interpolation and black beyond the edges.
 
-    Equals ``cv2.warpAffine(image, matrix, size, flags=cv2.INTER_CUBIC)`` of OpenCV 5 but for one grey level in about
-    one of a hundred thousand pixels.
+    Equals ``cv2.warpAffine(image, matrix, size, flags=cv2.INTER_CUBIC)`` of OpenCV 5 on processors with fused
+    multiplication and addition, bit by bit. On others its own results differ by a grey level in one of 100,000 pixels.
 
     Args:
         image: (h, w, 3) uint8.
@@ -43,8 +43,9 @@ def cubic_warp(image: ImageArray, matrix: npt.NDArray[np.float64], area: tuple[i
         start = np.clip(first[1] + down, 0, padded.shape[0] - 1) * padded.shape[1]
         row = np.zeros_like(total)
         for right in range(_TAPS):
-            row += weights[0, right, :, None] * flat[start + np.clip(first[0] + right, 0, padded.shape[1] - 1)]
-        total += weights[1, down, :, None] * row
+            pixels = flat[start + np.clip(first[0] + right, 0, padded.shape[1] - 1)]
+            row = _fused(weights[0, right, :, None], pixels, row)
+        total = _fused(weights[1, down, :, None], row, total)
     return np.clip(np.rint(total), 0, 255).astype(np.uint8).reshape(height, width, 3)
 
 
@@ -58,8 +59,13 @@ def _inverse(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 def _weights(fractions: FloatArray) -> FloatArray:
     """Weights of the four pixels around a place: (2, n) float32, 0 to 1, to (2, 4, n) float32."""
-    before, after = fractions + 1, 1 - fractions
-    outer = ((_A * before - 5 * _A) * before + 8 * _A) * before - 4 * _A
-    left = ((_A + 2) * fractions - (_A + 3)) * fractions * fractions + 1
-    right = ((_A + 2) * after - (_A + 3)) * after * after + 1
-    return np.stack([outer, left, right, 1 - outer - left - right], axis=1)
+    rest, square = 1 - fractions, fractions * fractions
+    before = _A * (fractions * (rest * rest))
+    left = _fused(_fused(_A + 2, fractions, -(_A + 3)), square, 1)
+    after = _A * (square * rest)
+    return np.stack([before, left, 1 - before - left - after, after], axis=1)
+
+
+def _fused(a: FloatArray | float, b: FloatArray, c: FloatArray | float) -> FloatArray:
+    """``a * b + c``, rounded once: the product of two float32 is exact in float64."""
+    return (np.multiply(a, b, dtype=np.float64) + c).astype(np.float32)
