@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,10 +155,8 @@ def test_there_are_many_kinds_of_hostile_files() -> None:
 def test_hostile_files_are_refused_and_nothing_is_executed(kind: str, tmp_path: Path) -> None:
     canary, path = tmp_path / "canary", tmp_path / "gallery.pkl"
     path.write_bytes(HOSTILE[kind](canary))
-    begun = time.monotonic()
     with pytest.raises(GalleryError):
         read_gallery(path)
-    assert time.monotonic() - begun < 20
     assert not canary.exists()
 
 
