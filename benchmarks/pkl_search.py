@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.pkl_search`` fills galleries of made-up people under a scratch folder and searches them through
 ``PklStore``, beside numpy (a product in single precision), faiss (half precision) and, up to 10,000 faces,
-``DeepFace.find`` on the very same file. A million faces of 512 numbers need 9 GB of disk and 8 GB of memory.
+``DeepFace.find`` on the very same file. Then two workers open it, to see what they share. A million faces of 512
+numbers need 9 GB of disk and 8 GB of memory.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ DOMAIN = "big"
 DEEPFACE_MOST = 10_000
 UNPICKLED_MOST = 100_000
 BATCH = 8
+WORKERS = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{TOP_K} nearest faces of one query, {options.dimension} numbers each, on one core but for numpy and faiss. "
         "*ours* is `PklStore.search` with names and all; numpy is a product in single precision and `argpartition`; "
         "faiss is `IndexScalarQuantizer` in half precision, without names; DeepFace is `DeepFace.find` on the same "
-        "file, its embedding given. *exact*: queries whose ten nearest, in order, are those of double precision.",
+        "file, its embedding given. *exact*: queries whose ten nearest, in order, are those of double precision. "
+        f"*worker*: memory of each of {WORKERS} processes in which the gallery is present, and its share of it.",
         peers=("simsimd",),
     )
     exact = True
@@ -92,6 +95,7 @@ def _measure(report: Report, clusters: Clusters, folder: Path, options: argparse
     def ask() -> int:
         return next(turn) % len(queries)
 
+    np.save(folder / "queries.npy", queries)
     with ExitStack() as stack:
         calls = {
             "ours": lambda: store.search(queries[(n := ask()) : n + 1], DOMAIN, None, TOP_K),
@@ -101,7 +105,6 @@ def _measure(report: Report, clusters: Clusters, folder: Path, options: argparse
         found: dict[str, list[float]] = {}
         if not options.no_peers:
             np.save(folder / "rows.npy", rows)
-            np.save(folder / "queries.npy", queries)
             peers = {"faiss": ("faiss", str(folder / "rows.npy"))}
             if clusters.faces <= DEEPFACE_MOST:
                 peers["deepface-0.0.96"] = ("deepface", str(store.path(DOMAIN).parent))
@@ -113,6 +116,7 @@ def _measure(report: Report, clusters: Clusters, folder: Path, options: argparse
                 found[kind] = []
                 calls[kind] = lambda peer=peer, kind=kind: found[kind].append(peer.ask(query=ask())["ms"])
         times = {**interleaved(calls, options.queries, seconds=90), **found}
+    shared = _workers(folder, folder / "queries.npy")
     answers = [store.search(query[None], DOMAIN, None, TOP_K)[0] for query in queries]
     bandwidth = rows.nbytes / min(_seconds(rows.max) for _ in range(3)) / 1e9
     return {
@@ -130,7 +134,22 @@ def _measure(report: Report, clusters: Clusters, folder: Path, options: argparse
         "open first, ms": first,
         "add one face, ms": adding * 1000,
         "filled, faces/s": round(clusters.faces / filled),
+        "worker, MB": shared["Rss"],
+        "its share, MB": shared["Pss"],
     }
+
+
+def _workers(galleries: Path, queries: Path) -> dict[str, float]:
+    """Memory of the gallery in one of several processes that search it; see ``benchmarks/gallery_worker.py``."""
+    python = Path(sys.executable)
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                worker(f"gallery-{number}", python, str(galleries), str(queries), script="gallery_worker.py")
+            )
+            for number in range(WORKERS)
+        ]
+        return workers[0].ask()
 
 
 def _brute_force(query: FloatArray, rows: FloatArray) -> FloatArray:

@@ -40,7 +40,7 @@ _EXACT = sql.SQL("SELECT person, source, x, y, 1 + (embedding <#> q.v) AS distan
 # The candidates of the index in their true order; then the people among them with all their faces.
 _INDEXED = sql.SQL(
     "WITH near AS MATERIALIZED (SELECT person, source, x, y, 1 + (embedding <#> q.v) AS distance FROM "
-    "(SELECT * FROM {faces} ORDER BY embedding::halfvec({d}) <#> q.v::halfvec({d}) LIMIT {candidates}) "
+    "(SELECT * FROM {faces} ORDER BY {nearness} LIMIT {candidates}) "
     "AS found {first}) "
     "SELECT person, source, x, y, distance FROM (SELECT * FROM near UNION "
     "SELECT f.person, f.source, f.x, f.y, 1 + (f.embedding <#> q.v) "
@@ -224,7 +224,7 @@ class PgvectorStore:
         """
         with self._database.own_connection(LONG_SECONDS) as connection:
             known = self._is_known(connection, domain)
-            has_index = known and self._indexes.breadth(connection, domain) is not None
+            has_index = known and self._indexes.probe(connection, domain) is not None
             if has_index and indexed:
                 self._indexes.forget(connection, domain)
             partition = self._tables.partition(domain) if known and (indexed or not has_index) else None
@@ -233,10 +233,10 @@ class PgvectorStore:
             self._indexes.build(domain)
 
     def build_indexes(self) -> list[str]:
-        """Make the indexes of all domains that have outgrown an exact scan and have none; their names.
+        """Make the indexes of all domains that outgrew an exact scan and have none, or an older kind; their names.
 
-        That takes a minute for 100,000 faces. Searches, exact until then, and writers go on meanwhile; of several
-        processes at once, one works on a domain and the others pass it over.
+        That takes a minute for 100,000 faces. Searches, exact or through the old one until then, and writers go on
+        meanwhile; of several processes at once, one works on a domain and the others pass it over.
         """
         with self._database.connection() as connection:
             missing = self._indexes.missing(connection)
@@ -258,7 +258,7 @@ class PgvectorStore:
             UnknownDomain: there is no such domain.
         """
         with self._database.connection() as connection:
-            return self._indexes.breadth(connection, domain) is not None
+            return self._indexes.probe(connection, domain) is not None
 
     def holding(self, domain: str, sources: Iterable[str]) -> frozenset[str]:
         """Those of ``sources`` of which faces are enrolled."""
@@ -312,19 +312,19 @@ class PgvectorStore:
 
         The limits stand in the text of the query: with a parameter the planner would not know that they are small.
         """
-        breadth = self._indexes.breadth(connection, domain)
+        probe = self._indexes.probe(connection, domain)
         if not len(embeddings) or top_k < 1:
             return []
         faces, first = self._tables.partition(domain), _FIRST.format(top_k=sql.Literal(top_k))
-        if breadth is None:
+        if probe is None:
             nearest = _EXACT.format(faces=faces, first=first)
         else:
-            breadth = max(breadth, _CANDIDATES * top_k)
+            breadth = max(probe.breadth, _CANDIDATES * top_k)
             self._set_breadth(connection, breadth)
             nearest = _INDEXED.format(
                 faces=faces,
                 first=first,
-                d=sql.Literal(self._embedder.dimension),
+                nearness=probe.graph.distance("q.v", self._embedder.dimension),
                 candidates=sql.Literal(breadth),
                 of_one=sql.Literal(_OF_ONE_PERSON),
             )

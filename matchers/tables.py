@@ -41,9 +41,9 @@ class FaceTables:
         """The table that holds the faces of ``domain``, whether it is there or not."""
         return sql.Identifier("face_service", self._partition_name(domain))
 
-    def index_name(self, domain: str) -> str:
-        """The index on embeddings of a large domain; it lies in the schema ``face_service``."""
-        return self._partition_name(domain) + "_hnsw"
+    def index_name(self, domain: str, suffix: str) -> str:
+        """An index of a large domain; it lies in the schema ``face_service``."""
+        return f"{self._partition_name(domain)}_{suffix}"
 
     def writing_key(self, domain: str) -> int:
         """Advisory lock of those who write ``domain``."""

@@ -14,7 +14,9 @@ from psycopg.conninfo import make_conninfo
 from tiny import DIMENSION, make_card, make_clusters, make_faces, unit_rows
 
 from matchers.base import FloatArray, GalleryFace, Match
+from matchers.database import find_vector
 from matchers.errors import StoreUnavailable
+from matchers.graphs import BITS, HALVES
 from matchers.pgvector import PgvectorStore
 from models.card import ModelCard
 
@@ -57,6 +59,14 @@ def assert_nearly_exact(store: PgvectorStore, domain: str, faces: list[GalleryFa
     assert found / wanted >= 0.99
 
 
+def wait_for_scans(database: str, suffix: str, count: int) -> None:
+    """A connection that ends reports what it did."""
+    deadline = time.monotonic() + 30
+    while scans(database, suffix) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def scans(database: str, suffix: str) -> int:
     with psycopg.connect(database) as connection:
         row = connection.execute(
@@ -76,11 +86,8 @@ def test_a_large_domain_is_searched_through_indexes_and_ranked_exactly(store: Pg
     assert_nearly_exact(store, "demo", faces, queries)
     assert store.build_indexes() == []
     store.close()
-    # A connection that ends reports what it did.
-    deadline = time.monotonic() + 30
-    while scans(database, "_hnsw") < len(queries) or scans(database, "_people") < len(queries):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_for_scans(database, "_hnsw", len(queries))
+    wait_for_scans(database, "_people", len(queries))
 
 
 def test_twenty_domains_in_one_database_are_searched_each_by_itself(store: PgvectorStore) -> None:
@@ -213,8 +220,48 @@ def waiting(database: str) -> bool:
         )
 
 
-def test_embeddings_too_wide_for_an_index_are_scanned(database: str) -> None:
-    with PgvectorStore(database, make_card("wide", 4200), 20.0, exact_limit=5) as store:
-        store.apply("demo", make_faces(9, 4200), [])
+@pytest.mark.parametrize("dimension", [512, 4200])
+def test_wide_embeddings_are_searched_through_their_signs(database: str, dimension: int) -> None:
+    faces, queries = make_clusters(120, 60, dimension)
+    conninfo = make_conninfo(database, options="-c enable_seqscan=off")
+    with PgvectorStore(conninfo, make_card("wide", dimension), 20.0, exact_limit=LIMIT) as store:
+        store.apply("demo", faces, [])
+        assert store.build_indexes() == ["demo"]
+        assert_nearly_exact(store, "demo", faces, queries)
+    assert kinds(database) == {"bits", "people"}
+    wait_for_scans(database, "_bits", len(queries))
+
+
+def test_an_index_of_an_older_kind_serves_until_the_new_one_is_made(database: str) -> None:
+    faces, queries = make_clusters(120, 60, 512)
+    conninfo = make_conninfo(database, options="-c enable_seqscan=off")
+    with PgvectorStore(conninfo, make_card("wide", 512), 20.0, exact_limit=LIMIT) as store:
+        store.apply("demo", faces, [])
+        store.build_indexes()
+        replace_by_halves(database)
+    with PgvectorStore(conninfo, make_card("wide", 512), 20.0, exact_limit=LIMIT) as store:
+        assert store.indexed("demo")
+        assert_nearly_exact(store, "demo", faces, queries)
+        assert store.build_indexes() == ["demo"]
         assert store.build_indexes() == []
-        assert len(store.search(unit_rows(1, 4200), "demo", None, 9)[0]) == 9
+        assert_nearly_exact(store, "demo", faces, queries)
+    assert kinds(database) == {"bits", "people"}
+
+
+def replace_by_halves(database: str) -> None:
+    """Leave the indexes as they were before there was one on signs."""
+    with psycopg.connect(database, autocommit=True) as connection:
+        find_vector(connection)
+        row = connection.execute("SELECT partition_name FROM face_service.domains").fetchone()
+        assert row is not None
+        name = f"{row[0]}_{BITS.suffix}"
+        connection.execute(sql.SQL("DROP INDEX face_service.{}").format(sql.Identifier(name)))
+        table = sql.Identifier("face_service", row[0])
+        connection.execute(HALVES.definition(f"{row[0]}_{HALVES.suffix}", table, 512))
+
+
+def kinds(database: str) -> set[str]:
+    """How the names of the indexes on embeddings and people end."""
+    with psycopg.connect(database) as connection:
+        names = connection.execute("SELECT indexrelname FROM pg_stat_user_indexes WHERE relname ~ '^faces_'")
+        return {name.rpartition("_")[2] for (name,) in names} - {"idx"}
