@@ -24,7 +24,7 @@ from matchers.errors import MatcherError
 _PLURAL_ORDER = ("zero", "one", "two", "few", "many", "other")
 _LONGEST_NAME = 64
 _MOST_PREFERENCES = 32
-_LOCALE_HEADER = re.compile(r'^"Language: (\w+)\\n"$', re.MULTILINE)
+_HEADER = re.compile(r'^"([\w-]+): (.*)\\n"$', re.MULTILINE)
 
 Message = str | tuple[str, ...]
 
@@ -41,11 +41,13 @@ class Language:
         code: the short name, such as ``de``, ``sr`` or ``sr-Cyrl``.
         locale: CLDR's rules for it, such as ``sr_Latn``.
         catalog: its ``.po`` file; None for English.
+        other_names: what it is called besides the names that CLDR has for it, such as ``slovene``.
     """
 
     code: str
     locale: Locale
     catalog: Traversable | None
+    other_names: tuple[str, ...] = ()
 
     @property
     def tag(self) -> str:
@@ -157,17 +159,20 @@ class Languages:
     def _by_locale(self, name: str) -> Language | None:
         try:
             language, _, script, *_ = parse_locale(name.strip().replace("_", "-"), "-")
+            language, _, usual, *_ = parse_locale(get_global("language_aliases").get(language, language))
         except ValueError:
             return None
-        language = get_global("language_aliases").get(language, language)
+        script = script or usual
         with_script = self._by_code.get(f"{language}-{script}")
         return with_script if with_script is not None else self._by_code.get(language)
 
 
 def _language(file: Traversable) -> Language:
     code = file.name.removesuffix(".po").replace("_", "-")
-    header = _LOCALE_HEADER.search(file.read_text("utf-8"))
-    return Language(code, Locale.parse(header.group(1) if header else code.replace("-", "_")), file)
+    header = dict(_HEADER.findall(file.read_text("utf-8").split("\n\n", 1)[0]))
+    locale = Locale.parse(header.get("Language", code.replace("-", "_")))
+    other_names = [name.strip() for name in header.get("X-Other-Names", "").split(",")]
+    return Language(code, locale, file, tuple(filter(None, other_names)))
 
 
 def _names(language: Language) -> Iterable[str]:
@@ -175,6 +180,7 @@ def _names(language: Language) -> Iterable[str]:
     for locale in (plain, full):
         yield from (_key(str(locale)), _key(_display(locale, "en")), _key(_display(locale, full)))
     yield _key(_display(Locale(full.language), full))
+    yield from map(_key, language.other_names)
 
 
 def _display(locale: Locale, spoken: Locale | str) -> str:

@@ -98,6 +98,20 @@ def test_unknown_people_are_counted_as_the_language_counts(
     assert describe(row(*[None] * count), PICTURE, languages.find(name)) == sentence
 
 
+@pytest.mark.parametrize("count", range(31))
+def test_crowds_are_told_in_every_language_with_names_as_they_are(languages: Languages, count: int) -> None:
+    names = [f"Ђорђе {{{number}}} Müller & <b>Š.</b>" for number in range(count)]
+    for language in languages:
+        every_other = [name if number % 2 else None for number, name in enumerate(names)]
+        for people in (names, every_other):
+            said = describe(row(*people), PICTURE, language)
+            assert said.endswith(".")
+            for name in filter(None, people):
+                said = said.replace(name, "", 1)
+            assert "{" not in said
+            assert (str(count) in said) == (count > 10)
+
+
 def test_many_people_in_slovenian(languages: Languages) -> None:
     people = row("a", "b", "c", "d", None, None)
     assert describe(people, PICTURE, languages.find("sl")) == (
