@@ -16,10 +16,9 @@ from matchers.base import GalleryFace, GalleryStore
 from matchers.errors import StoreUnavailable
 from matchers.journal import writing
 from matchers.service import Stores
-from matchers.thumbnails import encode
+from matchers.thumbnails import small_picture
 from runtime.decode import decode
 from runtime.engine import FaceEngine
-from runtime.quality import portrait
 
 DOMAIN = "demo"
 
@@ -117,6 +116,5 @@ def _demo_faces(engine: FaceEngine) -> tuple[list[GalleryFace] | None, dict[str,
         source = f"{person}/{_PICTURE.name}"
         face = GalleryFace(person, source, digest, analysis.embeddings[index], (x, y, width, height))
         faces.append(face)
-        found = analysis.detections
-        thumbnails[face.id] = encode(portrait(image, found.boxes[index], found.landmarks[index]))
+        thumbnails[face.id] = small_picture(image, analysis.detections.boxes[index])
     return faces, thumbnails

@@ -16,7 +16,7 @@ from matchers.base import FloatArray, GalleryFace, GalleryStore, Match
 from matchers.errors import StoreUnavailable, UnknownDomain
 from matchers.journal import Written, writing
 from matchers.service import Stores
-from matchers.thumbnails import encode
+from matchers.thumbnails import small_picture
 from runtime.decode import decode
 from runtime.engine import FaceEngine
 from runtime.errors import ImageError
@@ -108,14 +108,13 @@ def examine(engine: FaceEngine, file: str, data: bytes, allow: Collection[str] =
         message = f"{count} faces were found. Send a picture that shows this person only, or cut the face out."
         return Refused(file, Remark("several_faces", message))
     box, landmarks = found.detections.boxes[0], found.detections.landmarks[0]
-    crop = portrait(image, box, landmarks)
-    quality = measure(crop, box, landmarks)
+    quality = measure(portrait(image, box, landmarks), box, landmarks)
     for code, message in quality.faults().items():
         if code not in allow:
             return Refused(file, Remark(code, message))
     x, y, width, height = (round(float(value)) for value in box)
     digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    return Candidate(file, digest, (x, y, width, height), found.embeddings[0], quality, encode(crop))
+    return Candidate(file, digest, (x, y, width, height), found.embeddings[0], quality, small_picture(image, box))
 
 
 def enrol(

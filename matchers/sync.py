@@ -16,11 +16,10 @@ from matchers.folder import Folder, FolderError, Picture, Problem, read_folder
 from matchers.journal import writing
 from matchers.names import domain_name
 from matchers.service import Stores
-from matchers.thumbnails import Thumbnails, encode
+from matchers.thumbnails import Thumbnails, small_picture
 from runtime.decode import decode
 from runtime.engine import FaceEngine
 from runtime.errors import ImageError
-from runtime.quality import portrait
 
 BATCH = 500
 THREADS = 2
@@ -206,8 +205,7 @@ class _FaceReader:
         face = GalleryFace(picture.person, picture.source, digest, analysis.embeddings[0], (x, y, width, height))
         thumbnails = {}
         if self.thumbnails is not None:
-            found = analysis.detections
-            thumbnails[face.id] = encode(portrait(image, found.boxes[0], found.landmarks[0]))
+            thumbnails[face.id] = small_picture(image, analysis.detections.boxes[0])
         return _Reading(picture.source, "embedded", (face,), thumbnails=thumbnails)
 
     def _copied(self, faces: Iterable[GalleryFace], copies: Iterable[GalleryFace]) -> dict[str, bytes]:

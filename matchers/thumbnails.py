@@ -7,18 +7,34 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from matchers.base import source_id
 from matchers.files import remove_all_parts, written_atomically
-from runtime.faces import ImageArray
+from runtime.faces import FloatArray, ImageArray
 
+_SIDE = 112
+_AROUND = 1.5
 _QUALITY = 90
 _SUFFIX = ".jpg"
 
 
-def encode(crop: ImageArray) -> bytes:
-    """A crop, (h, w, 3) uint8 BGR, as a JPEG file."""
-    _, data = cv2.imencode(_SUFFIX, crop, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+def small_picture(image: ImageArray, box: FloatArray) -> bytes:
+    """A face with what is around it as a JPEG file of 112 x 112 pixels, as far as the picture goes.
+
+    Args:
+        image: (h, w, 3) uint8 BGR.
+        box: (4,) float32, pixels: x, y, width, height.
+    """
+    x, y, width, height = (float(value) for value in box)
+    side = max(1, round(min(_AROUND * max(width, height), *image.shape[:2])))
+    left, top = (
+        int(np.clip(round(middle - side / 2), 0, end - side))
+        for middle, end in ((x + width / 2, image.shape[1]), (y + height / 2, image.shape[0]))
+    )
+    cut = image[top : top + side, left : left + side]
+    small = cv2.resize(cut, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA if side > _SIDE else cv2.INTER_LINEAR)
+    _, data = cv2.imencode(_SUFFIX, small, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return data.tobytes()
 
 

@@ -124,7 +124,7 @@ def test_it_is_no_embedder_and_has_no_file(models_dir: Path) -> None:
     assert store.find("haar", "detection").path is None
 
 
-def test_a_thumbnail_needs_no_landmarks(haar: Haar, engine: FaceEngine) -> None:
+def test_a_portrait_needs_no_landmarks(haar: Haar, engine: FaceEngine) -> None:
     image = picture_of("skimage", "data/astronaut.png")
     found, known = haar.detect(image), engine.detector.detect(image)
     crop = portrait(image, found.boxes[0], found.landmarks[0])
