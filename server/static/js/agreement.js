@@ -94,9 +94,9 @@ function dashboard(domain, changed) {
     tiles,
     h("div", { class: "columns" }, mode.element, h("section", { class: "card" }, h("h2", {}, _("What must hold first")), gates)),
     h("div", { class: "columns" }, agreement.element, latency.element),
-    failures.element,
+    h("div", { class: "columns" }, failures.element, h("section", { class: "card" }, h("h2", {}, _("Failures of pgvector")), lists[1])),
     h("section", { class: "card" }, h("h2", {}, _("Disagreements")), lists[0]),
-    h("div", { class: "columns" }, h("section", { class: "card" }, h("h2", {}, _("Failures of pgvector")), lists[1]), h("section", { class: "card" }, h("h2", {}, _("Changes of the mode")), lists[2])),
+    h("section", { class: "card" }, h("h2", {}, _("Changes of the mode")), lists[2]),
   );
   const parts = new Map();
   // Draws a part anew only when it has something new to say, so that what is read or focused stays.

@@ -3,7 +3,7 @@
 import { currentDomain, domainChooser } from "./domains.js";
 import { cameraButton, pickButton, receiveFiles } from "./capture.js";
 import { h, replace } from "./dom.js";
-import { problem } from "./errors.js";
+import { mayPass, problem } from "./errors.js";
 import { showFace } from "./face.js";
 import { facts } from "./facts.js";
 import { gettext as _, listed, ngettext } from "./i18n.js";
@@ -82,7 +82,7 @@ function workbench(take, draw) {
     "div",
     { class: "stack" },
     h("h1", { class: "hidden-text" }, _("Who is in this picture?")),
-    h("div", { class: "bench-bar" }, domainField(), h("div", { class: "row" }, pickButton(_("Choose pictures"), take, { primary: true }), cameraButton(take), h("button", { class: "button quiet", type: "button", onclick: clear }, icon("trash"), h("span", { class: "narrow-hidden" }, _("Clear"))))),
+    h("div", { class: "bench-bar" }, domainField(), h("div", { class: "row" }, pickButton(_("Choose pictures"), take, { primary: true }), cameraButton(take, { narrow: true }), h("button", { class: "button quiet", type: "button", onclick: clear }, icon("trash"), h("span", { class: "narrow-hidden" }, _("Clear"))))),
     strip(draw),
     shownResult(chosen),
   );
@@ -121,7 +121,7 @@ function stateOf(result) {
 
 function shownResult(result) {
   if (result.state === "failed") {
-    return h("div", { class: "card stack" }, h("h2", {}, result.name), problem(result.error, () => again(result)));
+    return h("div", { class: "card stack" }, h("h2", {}, result.name), problem(result.error, mayPass(result.error) && (() => again(result))));
   }
   if (result.state !== "done") {
     return h("div", { class: "card waiting" }, h("img", { src: result.url, alt: "" }), h("div", { class: "row" }, h("span", { class: "spinner" }), h("p", {}, _("Looking for faces …"))));
@@ -130,15 +130,21 @@ function shownResult(result) {
 }
 
 function finished(result) {
-  const panel = h("section", { class: "card face-panel", "aria-label": _("The chosen face") });
+  const panel = h("section", { class: "card stack face-panel", "aria-label": _("The chosen face") });
   const choose = (face) => {
     stage.mark(face);
     chips.querySelectorAll("button").forEach((chip) => chip.setAttribute("aria-pressed", String(chip.face === face)));
     showFace(panel, result, face, stage.querySelector("img"));
   };
-  const stage = picture(result, choose);
+  // Where the panel lies below the picture, a press brings it into sight.
+  const press = (face) => {
+    choose(face);
+    const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+    if (panel.getBoundingClientRect().top > innerHeight * 0.7) panel.scrollIntoView({ block: "nearest", behavior: still ? "auto" : "smooth" });
+  };
+  const stage = picture(result, choose, press);
   const faces = leftToRight(result.answer.faces);
-  const chips = h("ul", { class: "chips", "aria-label": _("People in the picture, from left to right") }, faces.map((face) => h("li", {}, chip(face, choose))));
+  const chips = h("ul", { class: "chips", "aria-label": _("People in the picture, from left to right") }, faces.map((face) => h("li", {}, chip(face, press))));
   if (faces.length) choose(faces.find((face) => face.person !== null) ?? faces[0]);
   else replace(panel, nobody());
   return h(
@@ -147,7 +153,7 @@ function finished(result) {
     h(
       "div",
       { class: "stack" },
-      h("figure", { class: "card stage" }, stage, h("figcaption", { lang: result.language }, result.answer.description), faces.length > 1 && chips),
+      h("figure", { class: "card stage" }, h("div", { class: "stage-ground" }, stage), h("figcaption", { lang: result.language }, result.answer.description), faces.length > 1 && chips),
       degraded(result.answer.mode),
     ),
     h("div", { class: "stack" }, panel, h("div", { class: "card stack" }, timings(result), sameRequest(result))),

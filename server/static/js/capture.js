@@ -59,9 +59,10 @@ export function receiveFiles(element, take, { paste = true } = {}) {
   return () => ends.abort();
 }
 
-// A button for the camera. Where the browser gives pages none, the device's own camera application is asked.
-export function cameraButton(take) {
-  const label = [icon("camera"), _("Take a picture")];
+// A button for the camera. Where the browser gives pages none, the device's own camera application is asked. `narrow`:
+// on a phone the picture alone is its label.
+export function cameraButton(take, { narrow = false } = {}) {
+  const label = [icon("camera"), narrow ? h("span", { class: "narrow-hidden" }, _("Take a picture")) : _("Take a picture")];
   if (navigator.mediaDevices?.getUserMedia) {
     return [h("button", { class: "button", type: "button", onclick: () => openCamera(take) }, label)];
   }

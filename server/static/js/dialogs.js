@@ -39,7 +39,7 @@ export function confirmed(title, text, action, { danger = false } = {}) {
 }
 
 // A text that the person writes; null when they do not. `check` returns what is wrong with it, or "".
-export function asked(title, label, { value = "", action, hint = "", check = () => "" } = {}) {
+export function asked(title, label, { value = "", action, hint = "", check = () => "", danger = false } = {}) {
   return new Promise((resolve) => {
     const id = freshId("input");
     const input = h("input", { class: "input", id, value, maxlength: "128", required: true, autocomplete: "off", "aria-describedby": `${id}-hint` });
@@ -52,7 +52,7 @@ export function asked(title, label, { value = "", action, hint = "", check = () 
         "div",
         { class: "dialog-actions" },
         h("button", { class: "button", type: "button", onclick: () => dialog.close() }, _("Cancel")),
-        h("button", { class: "button primary" }, action),
+        h("button", { class: danger ? "button danger" : "button primary" }, action),
       ),
     );
     form.addEventListener("submit", (event) => {

@@ -4,7 +4,7 @@ import { copyable } from "./clipboard.js";
 import { api } from "./api.js";
 import { h, replace } from "./dom.js";
 import { problem } from "./errors.js";
-import { gettext as _ } from "./i18n.js";
+import { gettext as _, languageTag } from "./i18n.js";
 import { icon } from "./icons.js";
 import { OpenApi } from "./openapi.js";
 
@@ -39,8 +39,18 @@ function reference(spec) {
   return h(
     "div",
     { class: "docs", lang: "en" },
-    h("nav", { class: "docs-index", "aria-label": _("Addresses") }, groups.map((group) => [h("h2", {}, group.tag), h("ul", {}, group.operations.map((operation) => h("li", {}, h("a", { href: `#${operation.operationId}` }, method(operation), h("span", {}, marked(operation.summary))))))])),
+    index(groups),
     h("div", { class: "stack" }, groups.map((group) => [h("div", { class: "docs-group" }, h("h2", {}, group.tag), group.about && h("p", { class: "muted" }, marked(group.about))), group.operations.map((operation) => endpoint(spec, operation))])),
+  );
+}
+
+// All addresses; folded where the window has no room for them at the side.
+function index(groups) {
+  return h(
+    "details",
+    { class: "fold docs-index", open: matchMedia("(min-width: 901px)").matches },
+    h("summary", { lang: languageTag() }, _("Addresses")),
+    h("nav", { "aria-label": _("Addresses") }, groups.map((group) => [h("h2", {}, group.tag), h("ul", {}, group.operations.map((operation) => h("li", {}, h("a", { href: `#${operation.operationId}` }, method(operation), h("span", {}, marked(operation.summary))))))])),
   );
 }
 

@@ -43,6 +43,11 @@ export function explain(error) {
   }
 }
 
+// Whether the same may succeed if it is tried again; a picture that cannot be read stays one.
+export function mayPass(error) {
+  return error.status === 0 || error.status === 401 || error.status === 429 || error.status >= 500;
+}
+
 // The same as a box; `retry` adds a button.
 export function problem(error, retry) {
   return h(

@@ -16,6 +16,7 @@ const AROUND = 0.35;
 export function showFace(panel, result, face, img) {
   const { answer, threshold } = result;
   const known = face.person !== null;
+  const searched = face.pkl_results.length + face.pgvector_results.length > 0;
   replace(
     panel,
     h(
@@ -27,12 +28,12 @@ export function showFace(panel, result, face, img) {
         {},
         h("h2", {}, nameOf(face)),
         h("p", { class: "muted small" }, said(face, threshold)),
-        h("div", { class: "row face-badges" }, known ? h("span", { class: "badge good" }, icon("check"), _("recognised")) : h("span", { class: "badge warn" }, _("unknown")), agreement(face)),
         !known && may("enrol") && h("button", { class: "button slim", type: "button", onclick: () => enrolFace(result, face, img) }, icon("plus"), _("Enrol this face")),
       ),
     ),
-    h("div", { class: "stores" }, store("PKL", "first", face.pkl_results, answer.mode !== "pgvector_only", face, threshold), store("pgvector", "second", face.pgvector_results, /^(dual|pgvector_only)$/.test(answer.mode), face, threshold)),
-    h("p", { class: "muted small" }, _("Bars show the distance, shorter is more alike. The line marks the threshold {threshold}.", { threshold: number(threshold, 2) })),
+    h("div", { class: "row face-badges" }, known ? h("span", { class: "badge good" }, icon("check"), _("recognised")) : h("span", { class: "badge warn" }, _("unknown")), searched && agreement(face)),
+    searched && h("div", { class: "stores" }, store("PKL", "first", face.pkl_results, answer.mode !== "pgvector_only", face, threshold), store("pgvector", "second", face.pgvector_results, /^(dual|pgvector_only)$/.test(answer.mode), face, threshold)),
+    searched && h("p", { class: "muted small" }, _("Bars show the distance, shorter is more alike. The line marks the threshold {threshold}.", { threshold: number(threshold, 2) })),
   );
 }
 

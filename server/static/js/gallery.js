@@ -27,6 +27,7 @@ export function domainView(root, domain) {
   const found = h("p", { class: "small muted", role: "status" });
   const grid = h("div", {});
   const search = searchField(() => load());
+  const bar = h("div", { class: "spread" }, search.element, found);
   let shown = PAGE;
 
   const enrol = (files = []) => {
@@ -52,6 +53,7 @@ export function domainView(root, domain) {
     const people = answer.people.filter(({ person }) => !isGoing(domainPath(domain, "people", person)));
     const total = answer.total - (answer.people.length - people.length);
     const searched = search.value.trim() !== "";
+    bar.hidden = total === 0 && !searched;
     found.textContent = searched ? ngettext("{count} person found", "{count} people found", total) : ngettext("{count} person", "{count} people", total);
     const more = () => {
       shown += PAGE;
@@ -74,7 +76,7 @@ export function domainView(root, domain) {
   const main = h(
     "section",
     { class: "card stack zone", "aria-label": _("People") },
-    h("div", { class: "spread" }, search.element, found),
+    bar,
     grid,
   );
   root.append(
@@ -144,7 +146,7 @@ function personCard(domain, { person, faces, thumbnail }) {
     "a",
     { class: "person-card", href: personLink(domain, person) },
     portrait(domain, person, thumbnail),
-    h("span", { class: "person-name" }, person),
+    h("span", { class: "person-name", title: person }, person),
     h("span", { class: "small muted" }, ngettext("{count} picture", "{count} pictures", faces)),
   );
 }
@@ -163,13 +165,14 @@ function nobody(searched, enrol) {
     icon("person"),
     h("h2", {}, _("Nobody is enrolled yet")),
     h("p", {}, _("Two or three pictures of a person are enough to be recognised.")),
-    may("enrol") && h("div", { class: "row" }, h("button", { class: "button primary", type: "button", onclick: () => enrol() }, icon("plus"), _("Enrol somebody"))),
+    may("enrol") && h("div", { class: "row" }, h("button", { class: "button", type: "button", onclick: () => enrol() }, icon("plus"), _("Enrol somebody"))),
   );
 }
 
 async function deleteDomain(domain) {
   const name = await asked(_("Delete the domain {domain}?", { domain }), _("Write its name to confirm"), {
     action: _("Delete for good"),
+    danger: true,
     hint: _("Everybody in it is deleted from both stores. This cannot be undone."),
     check: (text) => (text === domain ? "" : _("That is not its name.")),
   });

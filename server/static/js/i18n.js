@@ -27,6 +27,10 @@ export function languageCode() {
   return language.code;
 }
 
+export function languageTag() {
+  return language.tag;
+}
+
 export function gettext(message, values) {
   return filled(translated(message), values);
 }
@@ -51,7 +55,7 @@ export function percent(share, digits = 1) {
 }
 
 export function milliseconds(value) {
-  return `${number(value, value < 10 ? 1 : 0)} ms`;
+  return `${number(value, value > 0 && value < 10 ? 1 : 0)} ms`;
 }
 
 export function dateTime(moment) {

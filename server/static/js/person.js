@@ -111,7 +111,7 @@ async function merge(domain, person) {
 
 async function mergeInto(domain, person, other) {
   const text = _("All pictures of {person} go to {other}. They cannot be told apart again afterwards.", { person, other });
-  if (!(await confirmed(_("Make one person of the two?"), text, _("Merge")))) return;
+  if (!(await confirmed(_("Make one person of the two?"), text, _("Merge"), { danger: true }))) return;
   await moved(domain, person, other, true).catch((error) => toast(explain(error)));
 }
 

@@ -93,7 +93,7 @@ function model({ role, card: about }) {
       [_("Input"), `${width ? `${width} × ${height}` : _("any size")}, ${about.colour}, ${about.layout}`],
       [_("Numbers for a face"), about.dimension ? number(about.dimension) : null],
       [_("Alignment"), about.alignment === "none" ? null : about.alignment],
-      [_("Threshold"), about.threshold === null ? null : h("span", {}, number(about.threshold, 3), about.threshold_origin && h("span", { class: "muted", lang: "en" }, ` · ${about.threshold_origin}`))],
+      [_("Threshold"), about.threshold === null ? null : h("span", {}, number(about.threshold, 3), about.threshold_origin && h("span", { class: "muted small threshold-origin", lang: "en" }, about.threshold_origin))],
       [_("Licence"), about.licence],
       [_("Made from"), about.origin],
       ["sha256", h("code", { class: "digest", title: about.origin_sha256 }, about.origin_sha256)],
