@@ -12,7 +12,7 @@ comma = ,
 installed = .venv/.installed-$(subst $(comma),+,$(EXTRAS))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fuzz audit bench clean models
+.PHONY: help run test check fuzz audit bench pictures clean models
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ bench: models .venv/.dev  ## measure this machine and write benchmarks/results (
 	    $(py) -m benchmarks.$$one || missed="$$missed $$one"; \
 	done; \
 	if [ -n "$$missed" ]; then echo "missed a target or failed:$$missed"; exit 1; fi
+
+pictures: models .venv/.dev  ## make the README's pictures in docs/images anew (needs a browser)
+	@$(py) -m pytest tests/browser/readme_pictures.py
 
 clean:  ## remove .venv, caches and build products; data/ stays
 	@rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

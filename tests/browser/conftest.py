@@ -34,6 +34,8 @@ ARGUMENTS = [
     "--use-fake-ui-for-media-stream",
 ]
 PATIENCE_MS = 60_000
+SCHEMES = ("light", "dark")
+AXE = Path(AXE_FILE_PATH).read_text("utf-8")
 
 
 @dataclass
@@ -71,10 +73,23 @@ class Tab:
         self.page.evaluate("scrollTo(0, 0)")
         self.page.screenshot(path=SHOTS / f"{name}.png", animations="disabled")
 
-    def barriers(self) -> list[str]:
-        """What axe finds that keeps people out, serious or critical."""
+    def examine(self, name: str) -> None:
+        """What every screen must be, by day and by night: not wider than its window, and keeping nobody out."""
+        assert self.overflow() == 0
+        for scheme in SCHEMES:
+            self.page.emulate_media(color_scheme=scheme)
+            self.shoot(f"{name}-{scheme}")
+            # By night nothing but the colours is another.
+            assert self.barriers("" if scheme == SCHEMES[0] else "cat.color") == [], scheme
+        self.page.emulate_media(color_scheme=SCHEMES[0])
+
+    def barriers(self, tag: str = "") -> list[str]:
+        """What axe finds that keeps people out, serious or critical; by all of its rules or by those of a tag."""
         self.page.wait_for_load_state()
-        found: dict[str, Any] = self.page.evaluate("axe.run({resultTypes: ['violations']})")
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(f"() => {{{AXE}}}")
+        options = {"resultTypes": ["violations"], **({"runOnly": [tag]} if tag else {})}
+        found: dict[str, Any] = self.page.evaluate("options => axe.run(options)", options)
         return [
             f"{violation['id']}: {json.dumps([node['html'][:160] for node in violation['nodes']])}"
             for violation in found["violations"]
@@ -129,18 +144,16 @@ def open_tab(browser: Browser, service: Service) -> Open:
     """Opens the page; when it is closed, there must be nothing to complain about."""
 
     @contextmanager
-    def opened(
-        path: str = "/", size: str = "desktop", scheme: str = "light", locale: str = "en-GB", refusals: Any = ()
-    ) -> Iterator[Tab]:
+    def opened(path: str = "/", size: str = "desktop", locale: str = "en-GB", refusals: Any = ()) -> Iterator[Tab]:
         context = browser.new_context(
             base_url=str(service.client.base_url),
             viewport=SIZES[size],
             has_touch=size == "phone",
-            color_scheme=scheme,
+            color_scheme=SCHEMES[0],
+            reduced_motion="reduce",
             locale=locale,
             permissions=["camera", "clipboard-read", "clipboard-write"],
         )
-        context.add_init_script(path=AXE_FILE_PATH)
         context.set_default_timeout(PATIENCE_MS)
         tab = Tab(context.new_page(), urlsplit(str(service.client.base_url)).netloc, tuple(refusals))
         tab.watch()

@@ -24,7 +24,7 @@ def test_figures_come_while_one_looks(open_tab: Any, service: Any, group_picture
         )
         chart.get_by_text("As a table").click()
         expect(chart.get_by_role("cell", name="100%").first).to_be_visible()
-        tab.shoot("agreement-live-desktop")
+        tab.examine("agreement-live-desktop")
 
 
 def test_closed_gates_are_shown_and_can_be_passed_and_the_way_back_is_open(open_tab: Any, service: Any) -> None:
@@ -37,7 +37,7 @@ def test_closed_gates_are_shown_and_can_be_passed_and_the_way_back_is_open(open_
         gate = dialog.get_by_role("listitem").filter(has_text="Compared faces")
         expect(gate).to_contain_text("does not hold")
         expect(gate).to_contain_text("at least 1,000")
-        tab.shoot("closed-gates-desktop")
+        tab.examine("closed-gates-desktop")
         dialog.get_by_role("button", name="Change it all the same").click()
         expect(page.get_by_role("button", name="pgvector only")).to_have_attribute("aria-pressed", "true")
         expect(page.get_by_text("past closed gates")).to_be_visible()

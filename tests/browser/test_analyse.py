@@ -38,7 +38,8 @@ def test_dropped_and_pasted_pictures_and_one_that_is_none(open_tab: Any) -> None
         expect(alert).to_contain_text(
             "This file is no picture that can be read here. JPEG, PNG, WebP, BMP and TIFF can."
         )
-        tab.shoot("several-pictures-desktop")
+        expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+        tab.examine("several-pictures-desktop")
         page.get_by_role("button", name="Clear").click()
         expect(page.locator(".drop")).to_be_visible()
         page.reload()
@@ -88,6 +89,19 @@ def test_the_same_request_with_curl_and_the_answer_as_json(open_tab: Any, servic
         assert len(json.loads(page.evaluate("navigator.clipboard.readText()"))["faces"]) == 6
 
 
+def reach(page: Page, name: str, backwards: bool = False) -> None:
+    """Press the tabulator until something of that name has the focus, which must be seen."""
+    target = page.get_by_role("button", name=name).or_(page.get_by_role("link", name=name)).first
+    expect(target).to_be_visible()
+    for _ in range(40):
+        page.keyboard.press("Shift+Tab" if backwards else "Tab")
+        if target.evaluate("element => element === document.activeElement"):
+            outline = target.evaluate("element => getComputedStyle(element).outlineStyle")
+            assert outline == "solid", name
+            return
+    raise AssertionError(f"{name} is not reached by keyboard")
+
+
 def test_the_whole_way_by_keyboard(open_tab: Any, group_picture: Path) -> None:
     with open_tab("/?domain=demo") as tab:
         page = tab.page
@@ -100,6 +114,33 @@ def test_the_whole_way_by_keyboard(open_tab: Any, group_picture: Path) -> None:
         expect(page.get_by_role("button", name="Choose pictures")).to_be_focused()
         page.keyboard.press("Enter")
         expect(page.locator("figcaption")).to_contain_text("six people")
-        page.get_by_role("link", name="Galleries").focus()
+        for name in ("guest-1, distance 0.00", "guest-2, distance 0.00"):
+            reach(page, name)
+            panel = page.get_by_role("region", name="The chosen face")
+            expect(panel.get_by_role("heading", name=name.split(",")[0])).to_be_visible()
+        reach(page, "Galleries", backwards=True)
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", level=1, name="demo")).to_be_focused()
+        reach(page, "Enrol somebody")
+        page.keyboard.press("Enter")
+        dialog = page.get_by_role("dialog", name="Enrol somebody")
+        expect(dialog.get_by_label("Name", exact=True)).to_be_focused()
+        page.keyboard.press("Escape")
+        expect(dialog).to_have_count(0)
+        expect(page.get_by_role("button", name="Enrol somebody")).to_be_focused()
+        reach(page, "guest-1 1 picture")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1, name="guest-1")).to_be_focused()
+        reach(page, "Agreement", backwards=True)
+        page.keyboard.press("Enter")
+        reach(page, "pgvector only")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog", name="Search demo: pgvector only")).to_be_visible()
+        reach(page, "Cancel")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("button", name="pgvector only")).to_be_focused()
+        for name in ("Status", "API"):
+            reach(page, name, backwards=name == "Status")
+            page.keyboard.press("Enter")
+            expect(page.get_by_role("heading", level=1, name=name)).to_be_focused()
+            reach(page, name, backwards=True)

@@ -53,7 +53,7 @@ def test_each_picture_has_its_verdict_and_may_be_enrolled_anyway(
         expect(rows.nth(2)).to_contain_text("There are several faces. Take a picture that shows this person only.")
         expect(rows.nth(3)).to_contain_text("This file is no picture that can be read here.")
         expect(dialog.get_by_role("button", name="Enrol anyway")).to_have_count(1)
-        tab.shoot("verdicts-desktop")
+        tab.examine("verdicts-desktop")
         rows.nth(1).get_by_role("button", name="Enrol anyway").click()
         expect(rows.nth(1)).to_contain_text("enrolled")
         expect(rows.nth(1)).to_contain_text("The face looks like amy.")
@@ -70,19 +70,58 @@ def test_people_are_found_by_name(open_tab: Any, office: str) -> None:
         expect(tab.page.get_by_role("heading", name="Nobody of that name")).to_be_visible()
 
 
-def test_a_deletion_can_be_taken_back_and_otherwise_happens(open_tab: Any, office: str, service: Any) -> None:
+def test_a_deletion_can_be_taken_back_for_some_seconds_and_then_happens(
+    open_tab: Any, office: str, service: Any
+) -> None:
+    def is_there() -> bool:
+        return bool(service.client.get(f"/domains/{office}/people/bob").status_code == 200)
+
     with open_tab(f"/galleries?domain={office}&person=bob") as tab:
         page = tab.page
-        page.get_by_role("button", name="Delete", exact=True).click()
-        expect(people(page).filter(has_text="bob")).to_have_count(0)
+        page.clock.install()
+        page.reload()
+        bob, told = people(page).filter(has_text="bob"), page.get_by_text("bob is deleted with all pictures.")
+
+        def delete() -> None:
+            page.get_by_role("button", name="Delete", exact=True).click()
+            expect(told).to_be_visible()
+            expect(bob).to_have_count(0)
+
+        delete()
         page.get_by_role("button", name="Undo").click()
-        expect(people(page).filter(has_text="bob")).to_have_count(1)
-        assert service.client.get(f"/domains/{office}/people/bob").status_code == 200
-        page.get_by_role("link", name="bob").click()
-        page.get_by_role("button", name="Delete", exact=True).click()
-        expect(page.get_by_text("bob is deleted with all pictures.")).to_be_visible()
-        page.goto("/docs")  # whoever leaves the page does not take it back any more
-        wait_until(lambda: service.client.get(f"/domains/{office}/people/bob").status_code == 404)
+        expect(bob).to_have_count(1)
+        bob.click()
+        delete()
+        page.keyboard.press("Control+z")
+        expect(bob).to_have_count(1)
+        page.clock.fast_forward(60_000)
+        expect(told).to_have_count(0)
+        assert is_there()
+
+        bob.click()
+        delete()
+        page.get_by_role("button", name="Undo").focus()
+        page.clock.fast_forward(60_000)
+        expect(told).to_be_visible()  # it waits while one looks at it
+        page.get_by_role("heading", level=1).focus()
+        page.clock.fast_forward(7_000)
+        expect(told).to_be_visible()
+        assert is_there()
+        page.clock.fast_forward(1_000)
+        expect(told).to_have_count(0)
+        wait_until(lambda: not is_there())
+        expect(bob).to_have_count(0)
+
+
+def test_whoever_leaves_the_page_does_not_take_a_deletion_back_any_more(
+    open_tab: Any, office: str, service: Any
+) -> None:
+    with open_tab(f"/galleries?domain={office}&person=amy") as tab:
+        tab.page.get_by_role("button", name="Delete", exact=True).click()
+        expect(tab.page.get_by_text("amy is deleted with all pictures.")).to_be_visible()
+        assert service.client.get(f"/domains/{office}/people/amy").status_code == 200
+        tab.page.goto("/docs")
+        wait_until(lambda: service.client.get(f"/domains/{office}/people/amy").status_code == 404)
 
 
 def test_renaming_onto_somebody_else_offers_to_make_one_of_the_two(
@@ -133,7 +172,7 @@ def test_a_folder_is_synchronised_with_progress_and_a_difference_repaired(
         page.reload()
         expect(page.get_by_text("1 picture differs")).to_be_visible()
         expect(page.get_by_text("person-2/1.png")).to_be_visible()
-        tab.shoot("differences-desktop")
+        tab.examine("differences-desktop")
         page.get_by_role("button", name="Make pgvector like PKL").click()
         expect(page.get_by_role("dialog")).to_contain_text("1 picture is taken out for good.")
         page.get_by_role("dialog").get_by_role("button", name="Repair").click()

@@ -51,6 +51,7 @@ def test_from_the_first_start_to_a_named_group_picture(
         tab.shoot("3-group-picture-phone")
 
         page.get_by_role("button", name="Unknown person").first.click()
+        tab.examine("4-unknown-face-phone")
         page.get_by_role("button", name="Enrol this face").click()
         dialog = page.get_by_role("dialog", name="Enrol somebody")
         dialog.get_by_label("Name", exact=True).fill("Monica")

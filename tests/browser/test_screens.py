@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import SIZES, Tab
 
 
 def analysed(page: Page) -> None:
@@ -24,26 +27,46 @@ def enrolling(page: Page) -> None:
     expect(page.get_by_role("dialog")).to_be_visible()
 
 
+def merging(page: Page) -> None:
+    page.get_by_role("button", name="Merge").click()
+    expect(page.get_by_role("dialog").get_by_role("button", name="guest-2")).to_be_visible()
+
+
+def switching(page: Page) -> None:
+    page.get_by_role("button", name="both stores").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+
+
 SCREENS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "analyse": ("/?domain=demo", loaded(".drop")),
     "result": ("/?domain=demo", analysed),
     "galleries": ("/galleries", loaded(".domain-card")),
     "gallery": ("/galleries?domain=demo", loaded(".person-card img")),
+    "no-gallery": ("/galleries?domain=nowhere", loaded(".empty")),
     "enrolling": ("/galleries?domain=demo", enrolling),
     "person": ("/galleries?domain=demo&person=guest-1", loaded(".face-card img")),
+    "merging": ("/galleries?domain=demo&person=guest-1", merging),
     "agreement": ("/agreement?domain=demo", loaded(".tile")),
+    "switching": ("/agreement?domain=demo", switching),
     "status": ("/status", loaded(".findings")),
     "api": ("/docs", loaded(".endpoint")),
 }
 
 
-@pytest.mark.parametrize(("size", "scheme"), [("phone", "dark"), ("desktop", "light")])
+@pytest.fixture(scope="module")
+def tabs(open_tab: Any) -> Iterator[dict[str, Tab]]:
+    """A tab of each size, in which one screen is shown after the other."""
+    with ExitStack() as stack:
+        yield {size: stack.enter_context(open_tab(size=size, refusals=[404])) for size in SIZES}
+
+
+@pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("screen", SCREENS)
-def test_a_screen(open_tab: Any, screen: str, size: str, scheme: str) -> None:
+def test_a_screen(tabs: dict[str, Tab], screen: str, size: str) -> None:
     path, arrive = SCREENS[screen]
-    with open_tab(path, size=size, scheme=scheme) as tab:
-        arrive(tab.page)
-        tab.shoot(f"{screen}-{size}")
-        assert tab.overflow() == 0
-        assert tab.barriers() == []
-        expect(tab.page.get_by_role("heading", level=1)).to_have_count(1)
+    tab = tabs[size]
+    tab.page.goto(path)
+    arrive(tab.page)
+    tab.examine(f"{screen}-{size}")
+    expect(tab.page.get_by_role("heading", level=1)).to_have_count(1)
+    assert tab.complaints == []

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ WORKERS = 2
 # Requests in a row that say the same, before all workers count as agreed.
 AGREED = 8
 PATIENCE = 60.0
+ASKED_AT_ONCE = 3
 
 Matchers = Callable[..., str]
 
@@ -113,27 +115,33 @@ def pictures(portraits: list[bytes]) -> list[tuple[str, bytes]]:
     return found
 
 
+@pytest.fixture
+def database(furnished: Callable[[Path], Path], tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL that stops and starts when the story says so."""
+    with EmbeddedPostgres(furnished(tmp_path / "cluster")) as embedded:
+        yield embedded
+
+
 def test_a_domain_moves_from_pkl_to_pgvector_and_back(
     start: Any,
     run_matchers: Matchers,
     gallery: Path,
     pictures: list[tuple[str, bytes]],
-    tmp_path: Path,
+    database: EmbeddedPostgres,
 ) -> None:
-    with EmbeddedPostgres(tmp_path / "cluster") as database:
-        settings = {
-            "DATA_DIR": str(tmp_path / "data"),
-            "DATABASE_URL": database.start(),
-            "VECTOR_DB_DUAL_MODE": "false",
-            "GATE_COMPARISONS": str(PICTURES),
-        }
-        imported = json.loads(run_matchers("import", "--domain", DOMAIN, str(gallery), "--json", **settings))
-        assert imported["complete"] is True
-        with start("--workers", str(WORKERS), **settings) as service:
-            story = Story(service.client, pictures)
-            with story.asked_all_the_time():
-                _tell(story, run_matchers, settings, database)
-            assert service.process.poll() is None
+    settings = {
+        "DATA_DIR": str(gallery.with_name("data")),
+        "DATABASE_URL": database.start(),
+        "VECTOR_DB_DUAL_MODE": "false",
+        "GATE_COMPARISONS": str(PICTURES),
+    }
+    imported = json.loads(run_matchers("import", "--domain", DOMAIN, str(gallery), "--json", **settings))
+    assert imported["complete"] is True
+    with start("--workers", str(WORKERS), **settings) as service:
+        story = Story(service.client, pictures)
+        with story.asked_all_the_time():
+            _tell(story, run_matchers, settings, database)
+        assert service.process.poll() is None
     assert {status for status, _, _ in story.answers} == {200}
     assert not story.wrong
     assert len(story.answers) > PICTURES
@@ -147,7 +155,8 @@ def _tell(story: Story, run_matchers: Matchers, settings: dict[str, str], databa
 
     run_matchers("mode", "--domain", DOMAIN, "dual", **settings)
     story.until("dual")
-    assert {story.ask(number) for number in range(PICTURES)} == {"dual"}
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        assert set(pool.map(story.ask, range(PICTURES))) == {"dual"}
     _until(lambda: story.get("/comparisons")["summary"]["comparisons"] >= PICTURES)
     report = json.loads(run_matchers("report", "--domain", DOMAIN, "--json", **settings))
     assert report["holds"] is True

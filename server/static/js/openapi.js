@@ -65,6 +65,7 @@ export class OpenApi {
     } else if (body) {
       parts.push("-H 'Content-Type: application/json'", `-d '${JSON.stringify(example(body.content) ?? {}).replaceAll("'", `'\\''`)}'`);
     }
+    if (this.answers(operation).some((answer) => answer.type?.startsWith("image/"))) parts.push("-o picture.jpg");
     parts.push(`'${location.origin}${this.address(operation)}'`);
     return parts.join(" ");
   }
