@@ -84,7 +84,7 @@ class Tab:
         self.page.emulate_media(color_scheme=SCHEMES[0])
 
     def barriers(self, *rules: str) -> list[str]:
-        """What axe finds that keeps people out, serious or critical; by some of its rules or, without any named, all."""
+        """What axe finds that keeps people out, serious or critical; by all of its rules, or by those named."""
         self.page.wait_for_load_state()
         if not self.page.evaluate("'axe' in window"):
             self.page.evaluate(f"() => {{{AXE}}}")
