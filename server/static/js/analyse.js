@@ -102,7 +102,7 @@ function strip(draw) {
       h(
         "button",
         { type: "button", class: `strip-item ${result.state}`, "aria-pressed": String(result === chosen), "aria-label": `${result.name}: ${stateOf(result)}`, onclick: choose },
-        h("img", { src: result.url, alt: "" }),
+        h("img", { src: result.url, alt: "", onerror: (event) => (event.target.hidden = true) }),
         result.state === "failed" ? h("span", { class: "strip-state bad" }, icon("warning")) : null,
         result.state === "working" || result.state === "waiting" ? h("span", { class: "strip-state" }, h("span", { class: "spinner" })) : null,
       ),
