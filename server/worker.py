@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 from contextlib import ExitStack
@@ -76,6 +77,9 @@ class Service:
                 drain_on_sigterm(app, self._settings.drain_seconds)
                 reload_on_sighup(app.state.reloader)
                 logger.info("serving", extra={"fields": {"pid": os.getpid()}})
+            elif message["type"] == "lifespan.shutdown.failed" and _is_cancelled():
+                # Whoever pressed Ctrl-C twice knows why; all is closed by now.
+                message = {"type": "lifespan.shutdown.complete"}
             await send(message)
 
         self._app = app
@@ -93,3 +97,8 @@ class Service:
             ensure_demo(self._engine, stores, keep_thumbnails=self._settings.keep_thumbnails)
         except MatcherError as error:
             logger.warning("there is no demo domain: %s", error)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,197 @@
+"""What ``python -m server`` does: check everything, then listen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from pydantic import ValidationError
+
+from matchers.demo import DOMAIN as DEMO_DOMAIN
+from matchers.demo import demo_picture
+from matchers.errors import MatcherError
+from matchers.files import written_atomically
+from models.errors import ModelError
+from models.settings import Settings
+from runtime.engine import open_engine
+from runtime.errors import RuntimeFault
+from server.connections import GuardedProtocol
+from server.doctor import examine
+from server.local import is_loopback
+from server.logs import configure_logging
+from server.metrics import FOLDER as METRICS_FOLDER
+from server.reload import explained
+from server.tokens import RIGHTS, TokenFileError, new_token, parse_tokens, tokens_asked_for
+from server.worker import build
+
+logger = logging.getLogger("server")
+
+_USAGE_ERROR = 2
+# As long as gunicorn gives its workers to finish what is under way.
+_GRACE_SECONDS = 30
+# A worker that is still importing, on a machine that is busy, is not one that hangs.
+_HANGS_AFTER_SECONDS = 30
+_MEMORY = "/dev/shm"  # noqa: S108
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal comes. Returns the exit status: 2 when the settings or the models do not allow a start."""
+    options = _parse(arguments)
+    if options.command == "token":
+        return _make_token(options)
+    if options.command == "doctor":
+        return _examine(options)
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        settings = Settings()
+        configure_logging(settings.log_format)
+        _check_reach(options.host, settings)
+        if options.workers == 1:
+            _serve_alone(options, settings)
+        else:
+            _serve_many(options, settings)
+    except ValidationError as error:
+        _say_what_is_wrong(error)
+        return _USAGE_ERROR
+    except (ModelError, RuntimeFault, MatcherError, TokenFileError, _Refused) as error:
+        print(error, file=sys.stderr)
+        return _USAGE_ERROR
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+class _Refused(Exception):
+    pass
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m server", description="Serve POST /analyze and its companions.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with its models (default: 1)")
+    commands = parser.add_subparsers(dest="command", metavar="")
+    token = commands.add_parser(
+        "token",
+        help="make a token for a client",
+        description="Make a token. Its secret is printed once and kept nowhere; the file gets its sha256.",
+        epilog="example: python -m server token --name app --domains slovenia,serbia --file tokens.toml",
+    )
+    token.add_argument("--name", required=True, help="how logs call the client")
+    token.add_argument("--rights", default="analyze", help=f"comma-separated: {', '.join(RIGHTS)} (default: analyze)")
+    token.add_argument("--domains", help="comma-separated domains that it may use (default: all)")
+    token.add_argument("--rate", type=float, default=0.0, help="requests a second (default: RATE_LIMIT)")
+    token.add_argument("--file", type=Path, help="token file to add it to; name it in API_TOKENS_FILE")
+    doctor = commands.add_parser(
+        "doctor",
+        help="check models, provider, database, galleries, disk and permissions",
+        description="Check everything that serving needs and say what to do. Exit status: 0 all well, 1 a problem.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args(arguments)
+    if options.workers < 1:
+        parser.error("--workers must be 1 or more")
+    return options
+
+
+def _make_token(options: argparse.Namespace) -> int:
+    rights = options.rights.split(",")
+    domains = options.domains.split(",") if options.domains else None
+    secret, entry = new_token(options.name, rights, domains, options.rate)
+    present = ""
+    try:
+        if options.file is not None and options.file.exists():
+            present = options.file.read_text("utf-8").rstrip() + "\n\n"
+        parse_tokens(present + entry, str(options.file or "the new token"))
+        if options.file is not None:
+            with written_atomically(options.file) as file:
+                file.write((present + entry).encode())
+    except (OSError, TokenFileError) as error:
+        print(error, file=sys.stderr)
+        return _USAGE_ERROR
+    if options.file is None:
+        print(f"{entry}\n# the secret, shown once:", file=sys.stderr)
+    print(secret)
+    return 0
+
+
+def _examine(options: argparse.Namespace) -> int:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        _say_what_is_wrong(error)
+        return _USAGE_ERROR
+    findings = list(examine(settings))
+    if options.json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        for finding in findings:
+            print(f"{finding.status:8} {finding.part}: {finding.detail}")
+    return int(any(finding.status == "problem" for finding in findings))
+
+
+def _say_what_is_wrong(error: ValidationError) -> None:
+    print(f"{explained(error)}. See the table of settings in README.md.", file=sys.stderr)
+
+
+def _check_reach(host: str, settings: Settings) -> None:
+    if not is_loopback(host) and not tokens_asked_for(settings):
+        raise _Refused(
+            f"Without tokens the server listens on this machine only, not on {host}. "
+            "Set API_TOKENS to one or more comma-separated secrets, or API_TOKENS_FILE to a file that "
+            "`python -m server token` makes, or leave --host at 127.0.0.1."
+        )
+
+
+def _serve_alone(options: argparse.Namespace, settings: Settings) -> None:
+    app = build(settings)
+    _say_how_to_ask(options, settings)
+    uvicorn.run(app, **_listening(options))
+
+
+def _serve_many(options: argparse.Namespace, settings: Settings) -> None:
+    open_engine(settings)
+    # Figures are files that workers map into their memory: on a disk that is full, writing them would end the process.
+    memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="face-metrics-", dir=memory) as folder:
+        os.environ.setdefault(METRICS_FOLDER, folder)
+        uvicorn.run("server.worker:build", factory=True, workers=options.workers, **_listening(options))
+
+
+def _listening(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "host": options.host,
+        "port": options.port,
+        "http": GuardedProtocol,
+        "ws": "none",
+        "lifespan": "on",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "timeout_graceful_shutdown": _GRACE_SECONDS,
+        "timeout_worker_healthcheck": _HANGS_AFTER_SECONDS,
+    }
+
+
+def _say_how_to_ask(options: argparse.Namespace, settings: Settings) -> None:
+    picture = demo_picture()
+    if picture is not None and not tokens_asked_for(settings):
+        file = shlex.quote(f"image=@{picture}")
+        logger.info("try: curl -F %s 'http://%s:%d/analyze?domain=%s'", file, options.host, options.port, DEMO_DOMAIN)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    # Raised while the server starts, or by uvicorn once it has answered what was under way.
+    sys.exit(0)
