@@ -313,6 +313,12 @@ def test_a_wrong_length_is_refused(service: Any, length: str) -> None:
     assert first.split()[1].startswith(b"4"), first
 
 
+def test_what_is_no_http_is_told_as_all_errors_are(service: Any) -> None:
+    with connected(service) as peer:
+        peer.sendall(b"\x16\x03\x01\x02\x00")
+        assert b'"invalid_http"' in peer.recv(4096)
+
+
 def test_a_client_that_leaves_in_the_middle_of_its_upload_frees_its_place(service: Any) -> None:
     for _ in range(200):
         with connected(service) as peer:

@@ -7,10 +7,11 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ RECOVERY_SECONDS = 5.0
 TIMEOUT = 1.0
 COOLDOWN = 2.0
 ROLE = "faces"
+DISK_MEGABYTES = 256
 
 
 UNREADABLE = "the last one serves on"
@@ -100,6 +102,49 @@ class World:
         self.execute(f"ALTER DATABASE {ROLE} RESET default_transaction_read_only", database="postgres")
         self.cut_connections()
 
+    @contextmanager
+    def all_connections_taken(self) -> Iterator[None]:
+        """Others hold every connection that PostgreSQL has for ordinary users."""
+        url = self.environment["DATABASE_URL"]
+        theirs = "FROM pg_stat_activity WHERE application_name = 'face-service'"
+        with ExitStack() as held, psycopg.connect(self.admin, autocommit=True) as admin:
+            deadline = time.monotonic() + NOTICE_SECONDS
+            while admin.execute(f"SELECT count(*) {theirs}").fetchone() != (0,):
+                assert time.monotonic() < deadline, "the service has connections left"
+                admin.execute(f"SELECT pg_terminate_backend(pid) {theirs}")
+                with suppress(psycopg.OperationalError):
+                    while True:
+                        held.enter_context(psycopg.connect(url, application_name="others"))
+            yield
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """PostgreSQL's disk takes nothing more, and what room its write-ahead log had is used up; whatever it lets go
+        of is taken at once."""
+        ballast, done = self.cluster / "ballast", threading.Event()
+
+        def fill() -> None:
+            with ballast.open("wb", buffering=0) as file:
+                while True:
+                    for size in (2**20, 4096, 1):
+                        with suppress(OSError):
+                            while not done.is_set():
+                                file.write(bytes(size))
+                    if done.wait(0.05):
+                        return
+
+        filling = threading.Thread(target=fill)
+        filling.start()
+        try:
+            with pytest.raises(psycopg.OperationalError):
+                for number in range(500):
+                    self.execute(f"CREATE TABLE IF NOT EXISTS filling_{number} ()", "SELECT pg_switch_wal()")
+            yield
+        finally:
+            done.set()
+            filling.join()
+            ballast.unlink()
+
     def until_postgresql_is_up(self) -> None:
         deadline = time.monotonic() + NOTICE_SECONDS
         while True:
@@ -115,6 +160,13 @@ class World:
         deadline = time.monotonic() + NOTICE_SECONDS
         while self.service.log.read_text().count(text) <= before:
             assert time.monotonic() < deadline, f"{text!r} was not logged"
+            time.sleep(0.05)
+
+    def until_in_both_stores(self, domain: str, person: str) -> None:
+        deadline = time.monotonic() + RECOVERY_SECONDS
+        path = f"/domains/{domain}/people/{person}"
+        while self.service.client.get(path).json()["faces"][0]["stores"] != ["pkl", "pgvector"]:
+            assert time.monotonic() < deadline, "pgvector did not get what it missed"
             time.sleep(0.05)
 
     @contextmanager
@@ -144,6 +196,18 @@ class World:
             time.sleep(0.05)
 
 
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """``folder`` as a disk of its own, where that can be made."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MEGABYTES}m,mode=0755", "none", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    try:
+        yield folder
+    finally:
+        if mounted:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 @pytest.fixture(scope="module")
 def world(
     start: Any,
@@ -153,8 +217,8 @@ def world(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
     data_dir = tmp_path_factory.mktemp("faults")
-    cluster = furnished(tmp_path_factory.mktemp("cluster"))
-    with EmbeddedPostgres(cluster) as postgres:
+    with small_disk(tmp_path_factory.mktemp("cluster")) as disk, EmbeddedPostgres(furnished(disk)) as postgres:
+        cluster = disk
         admin = postgres.start()
         with psycopg.connect(admin, autocommit=True) as connection:
             connection.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'right'")
@@ -196,6 +260,7 @@ def test_postgresql_dies(world: World, kind: signal.Signals) -> None:
         with world.kept_down():
             os.kill(pid, kind)
             world.until(PGVECTOR_FAILED, NOTICE_SECONDS)
+            assert world.service.client.get("/health/ready").json()["pgvector"] == {"status": "degraded"}
         world.until_postgresql_is_up()
         world.until("dual", RECOVERY_SECONDS)
     load.all_right(PGVECTOR_FAILED)
@@ -252,6 +317,31 @@ def test_postgresql_lets_nobody_in(world: World, fault: str, cure: str) -> None:
     assert "right" not in world.service.log.read_text(), "the password is in the log"
 
 
+def test_postgresql_has_no_connection_left(world: World) -> None:
+    with world.load() as load:
+        with world.all_connections_taken():
+            world.until(PGVECTOR_FAILED, NOTICE_SECONDS)
+        world.until("dual", RECOVERY_SECONDS)
+    load.all_right(PGVECTOR_FAILED)
+
+
+def test_the_disk_of_postgresql_is_full(world: World, portraits: list[bytes]) -> None:
+    if not world.cluster.is_mount():
+        pytest.skip("only root can mount a small disk")
+    client = world.service.client
+    assert client.post("/domains/office").status_code == 201
+    with world.load() as load:
+        with world.full_disk():
+            answer = client.post("/domains/office/people/amy", files={"images": ("x.png", portraits[0])})
+            assert answer.status_code == 201, answer.text
+            assert world.service.analyze(portraits[0], "office")["recognized_faces"] == ["amy"]
+        world.until_postgresql_is_up()
+        world.until("dual", RECOVERY_SECONDS)
+    load.all_right(PGVECTOR_FAILED)
+    world.until_in_both_stores("office", "amy")
+    assert client.delete("/domains/office").json()["pending"] == []
+
+
 def test_postgresql_is_read_only(world: World) -> None:
     """Searches go on."""
     with world.load() as load:
@@ -273,10 +363,7 @@ def test_what_is_enrolled_meanwhile_gets_into_both_stores(world: World, portrait
         assert (answer.status_code, answer.json()["pending"]) == (201, ["pgvector"])
         assert world.service.analyze(portraits[0], "office")["recognized_faces"] == ["amy"]
     world.until_postgresql_is_up()
-    deadline = time.monotonic() + RECOVERY_SECONDS
-    while client.get("/domains/office/people/amy").json()["faces"][0]["stores"] != ["pkl", "pgvector"]:
-        assert time.monotonic() < deadline, "pgvector did not get what it missed"
-        time.sleep(0.05)
+    world.until_in_both_stores("office", "amy")
     assert world.service.analyze(portraits[0], "office")["comparison"]["top1_match"] is True
     assert client.delete("/domains/office").json()["pending"] == []
 

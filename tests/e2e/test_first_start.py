@@ -1,20 +1,19 @@
-"""What a newcomer sees, and what the process does when it is misused, stopped, or left alone by its database."""
+"""What a newcomer sees, and what the process does when it is misused or stopped."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import pytest
-
-from matchers.embedded import EmbeddedPostgres
 
 GUESTS = [f"guest-{number}" for number in range(1, 7)]
 
@@ -75,52 +74,6 @@ def test_no_training_framework_is_loaded_into_the_process(newcomer: Any) -> None
     mapped = " ".join(region.path for region in psutil.Process(newcomer.process.pid).memory_maps()).lower()
     assert "onnxruntime" in mapped
     assert not any(name in mapped for name in ("tensorflow", "keras", "libtorch"))
-
-
-@pytest.fixture
-def database(tmp_path: Path, furnished: Callable[[Path], Path]) -> Iterator[EmbeddedPostgres]:
-    with EmbeddedPostgres(furnished(tmp_path / "database")) as server:
-        yield server
-
-
-def test_pgvector_down_costs_no_answer_and_comes_back(
-    start: Any, database: EmbeddedPostgres, group_picture: Path, tmp_path: Path
-) -> None:
-    settings = {"DATABASE_URL": database.start(), "DATA_DIR": str(tmp_path / "data"), "PGVECTOR_TIMEOUT": "2"}
-    with start(**settings) as service:
-        assert service.analyze(group_picture, "demo")["mode"] == "dual"
-        database.stop()
-        for _ in range(6):
-            answer = service.analyze(group_picture, "demo")
-            assert answer["mode"] == "pkl_only (pgvector failed)"
-            assert answer["recognized_faces"] == GUESTS
-        assert service.client.get("/health/ready").json()["pgvector"] == {"status": "degraded"}
-        assert "pgvector search failed in domain demo" in service.log.read_text()
-        database.start()
-        deadline = time.monotonic() + 60
-        while (mode := service.analyze(group_picture, "demo")["mode"]) != "dual":
-            assert time.monotonic() < deadline, f"still {mode}"
-            time.sleep(0.2)
-
-
-def test_pgvector_that_hangs_is_not_waited_for(
-    start: Any, database: EmbeddedPostgres, group_picture: Path, tmp_path: Path
-) -> None:
-    settings = {"DATABASE_URL": database.start(), "DATA_DIR": str(tmp_path / "data"), "PGVECTOR_TIMEOUT": "1"}
-    with start(**settings) as service:
-        assert service.analyze(group_picture, "demo")["mode"] == "dual"
-        assert database.pid is not None
-        postmaster = psutil.Process(database.pid)
-        family = [postmaster, *postmaster.children(recursive=True)]
-        for process in family:
-            process.suspend()
-        try:
-            answer = service.analyze(group_picture, "demo")
-            assert answer["mode"] == "pkl_only (pgvector failed)"
-            assert answer["recognized_faces"] == GUESTS
-        finally:
-            for process in reversed(family):
-                process.resume()
 
 
 def test_two_workers_serve_and_stop(start: Any, group_picture: Path, tmp_path: Path) -> None:
@@ -198,13 +151,17 @@ def test_a_provider_that_is_not_there_stops_the_start(environment: Mapping[str, 
     assert "onnxruntime-openvino" in refusal(environment, tmp_path, EXECUTION_PROVIDER="openvino")
 
 
-def test_sigterm_stops_the_server_and_its_postgres(start: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 2], ids=["SIGTERM", "Ctrl-C twice"])
+def test_a_signal_stops_the_server_and_its_postgres(start: Any, tmp_path: Path, signals: list[int]) -> None:
     with start(DATA_DIR=str(tmp_path / "data")) as service:
         pid = int((tmp_path / "data" / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0])
         postmaster = psutil.Process(pid)
         assert is_alive(postmaster)
-    assert service.process.returncode == 0
+        for number in signals:
+            service.process.send_signal(number)
+        assert service.process.wait(60) == 0
     assert not is_alive(postmaster)
+    assert "Traceback" not in service.log.read_text()
 
 
 def test_a_port_that_is_taken_is_an_error(environment: Mapping[str, str], newcomer: Any, tmp_path: Path) -> None:
