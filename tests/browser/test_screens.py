@@ -47,6 +47,7 @@ SCREENS: dict[str, tuple[str, Callable[[Page], None]]] = {
     "person": ("/galleries?domain=demo&person=guest-1", loaded(".face-card img")),
     "merging": ("/galleries?domain=demo&person=guest-1", merging),
     "agreement": ("/agreement?domain=demo", loaded(".tile")),
+    "nothing-compared": ("/agreement?domain=untouched", loaded(".card.empty")),
     "switching": ("/agreement?domain=demo", switching),
     "status": ("/status", loaded(".findings")),
     "api": ("/docs", loaded(".endpoint")),
@@ -54,10 +55,12 @@ SCREENS: dict[str, tuple[str, Callable[[Page], None]]] = {
 
 
 @pytest.fixture(scope="module")
-def tabs(open_tab: Any) -> Iterator[dict[str, Tab]]:
+def tabs(open_tab: Any, service: Any) -> Iterator[dict[str, Tab]]:
     """A tab of each size, in which one screen is shown after the other."""
+    service.client.post("/domains/untouched")
     with ExitStack() as stack:
         yield {size: stack.enter_context(open_tab(size=size, refusals=[404])) for size in SIZES}
+    service.client.delete("/domains/untouched")
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -79,6 +79,12 @@ function single() {
   return h("div", { class: "card empty" }, icon("status"), h("h2", {}, _("There is nothing to compare")), h("p", {}, _("There is one store only: pgvector is switched off.")));
 }
 
+// What stands in place of charts and lists before the first request.
+function nothing(domain) {
+  const analyse = h("a", { class: "button", href: `/?${new URLSearchParams({ domain })}` }, icon("analyse"), _("Analyse"));
+  return h("div", { class: "card empty" }, icon("merge"), h("h2", {}, _("Nothing has been compared yet")), h("p", {}, _("The figures come by themselves while pictures are analysed in this domain and both stores are searched.")), h("div", { class: "row" }, analyse));
+}
+
 function dashboard(domain, changed) {
   const mode = modeCard(domain, changed);
   const gates = h("div", { class: "stack" });
@@ -88,14 +94,21 @@ function dashboard(domain, changed) {
   const agreement = chart(_("Agreement over time"), { say: (value) => percent(value, 1), range: agreementRange, limit: () => limits.top1_rate ?? null });
   const latency = chart(_("Time of a search"), { say: milliseconds, range: (values) => [0, rounded(Math.max(1, ...values))] });
   const failures = chart(_("Failures of pgvector over time"), { say: number, range: (values) => [0, Math.max(2, 2 * Math.ceil(Math.max(0, ...values) / 2))], bars: true });
+  const course = h(
+    "div",
+    { class: "stack" },
+    h("div", { class: "columns" }, agreement.element, latency.element),
+    h("div", { class: "columns" }, failures.element, h("section", { class: "card" }, h("h2", {}, _("Failures of pgvector")), lists[1])),
+    h("section", { class: "card" }, h("h2", {}, _("Disagreements")), lists[0]),
+  );
+  const empty = nothing(domain);
   const element = h(
     "div",
     { class: "stack" },
     tiles,
     h("div", { class: "columns" }, mode.element, h("section", { class: "card" }, h("h2", {}, _("What must hold first")), gates)),
-    h("div", { class: "columns" }, agreement.element, latency.element),
-    h("div", { class: "columns" }, failures.element, h("section", { class: "card" }, h("h2", {}, _("Failures of pgvector")), lists[1])),
-    h("section", { class: "card" }, h("h2", {}, _("Disagreements")), lists[0]),
+    empty,
+    course,
     h("section", { class: "card" }, h("h2", {}, _("Changes of the mode")), lists[2]),
   );
   const parts = new Map();
@@ -108,6 +121,8 @@ function dashboard(domain, changed) {
   };
   const show = (report, state, history) => {
     limits = Object.fromEntries(report.gates.map((gate) => [gate.name, gate.limit]));
+    course.hidden = report.summary.requests === 0;
+    empty.hidden = !course.hidden;
     update("mode", state, () => mode.show(state));
     update("tiles", report.summary, () => replace(tiles, figures(report.summary)));
     update("gates", report.gates, () => replace(gates, verdict(report.holds), gateList(report.gates)));

@@ -86,7 +86,17 @@ async function hand(domain, person, picture) {
 function verdict(picture, overrule) {
   const img = h("img", { src: picture.url, alt: "" });
   img.addEventListener("error", () => img.replaceWith(h("span", { class: "verdict-unseen", "aria-hidden": "true" }, icon("docs"))));
-  return [img, h("div", { class: "verdict-text" }, h("p", { class: "verdict-name" }, picture.name), said(picture)), mark(picture, overrule)];
+  const soft = picture.state === "refused" && SOFT.has(picture.remark.code);
+  return [
+    img,
+    h(
+      "div",
+      { class: "verdict-text" },
+      h("div", { class: "verdict-head" }, h("p", { class: "verdict-name" }, picture.name), mark(picture)),
+      said(picture),
+      soft && h("button", { class: "button slim", type: "button", onclick: overrule }, _("Enrol anyway")),
+    ),
+  ];
 }
 
 function said(picture) {
@@ -94,7 +104,7 @@ function said(picture) {
   return picture.warnings.map((warning) => h("p", { class: "small muted" }, sentence(warning)));
 }
 
-function mark(picture, overrule) {
+function mark(picture) {
   switch (picture.state) {
     case "waiting":
       return h("span", { class: "badge" }, _("waiting"));
@@ -103,11 +113,6 @@ function mark(picture, overrule) {
     case "enrolled":
       return h("span", { class: "badge good" }, icon("check"), _("enrolled"));
     default:
-      return h(
-        "div",
-        { class: "verdict-refused" },
-        h("span", { class: "badge bad" }, icon("cross"), _("refused")),
-        SOFT.has(picture.remark.code) && h("button", { class: "button slim", type: "button", onclick: overrule }, _("Enrol anyway")),
-      );
+      return h("span", { class: "badge bad" }, icon("cross"), _("refused"));
   }
 }
