@@ -113,12 +113,19 @@ def agreement_over_size(sizes: Sequence[int], top1: Sequence[float], overlap: Se
         return _svg(figure, "Agreement over the size of the gallery")
 
 
-def course(times: Sequence[datetime], values: Mapping[str, Sequence[float | None]], unit: str, label: str) -> str:
+def course(
+    times: Sequence[datetime],
+    values: Mapping[str, Sequence[float | None]],
+    unit: str,
+    label: str,
+    most: float | None = None,
+) -> str:
     """What changed over time, one line for each name; None where nothing was measured.
 
     Args:
         unit: what the values are, for the axis.
         label: what is shown, for those who cannot see it.
+        most: the largest value that there can be; without it the axis begins at 0.
     """
     with _style():
         figure, axes = _axes()
@@ -127,8 +134,14 @@ def course(times: Sequence[datetime], values: Mapping[str, Sequence[float | None
             if known:
                 axes.plot(*zip(*known, strict=True), marker="o", markersize=3, color=colour, label=name)
         axes.set(ylabel=unit)
+        if most is None:
+            axes.set_ylim(bottom=0, top=max(axes.get_ylim()[1], 1))
+            axes.locator_params(axis="y", integer=True)
+        else:
+            axes.set_ylim(bottom=min(axes.get_ylim()[0], 0.95 * most), top=1.003 * most)
         axes.tick_params(axis="x", rotation=20)
-        _legend(axes)
+        if axes.lines:
+            _legend(axes)
         return _svg(figure, label)
 
 

@@ -288,7 +288,8 @@ def _crop(one: Disagreement) -> bytes | None:
 
 
 def _pictures(found: Validation) -> Section:
-    text = f"{found.without_face:,} pictures without a face were searched for nothing."
+    missed = found.without_face
+    text = f"In {missed:,} pictures no face was found." if missed else "Every picture has a face."
     if found.one_sided:
         text += f" {found.one_sided:,} were searched by the server in one store only and do not count."
     lines = [f"{source}: {problem}" for source, problem in found.problems.items()]

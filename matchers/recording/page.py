@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from matchers.base import Match
 from matchers.html import Card, Fact, Page, Plot, Section, Table
@@ -71,7 +72,10 @@ def lines(matches: Sequence[Match]) -> list[str]:
 
 def _gates(found: Report) -> Section:
     bad = frozenset(index for index, gate in enumerate(found.gates) if not gate.holds)
-    since = f" since {found.gates_since}, when the domain was last set to dual" if found.gates_since else ""
+    since = ""
+    if found.gates_since:
+        moment = datetime.fromisoformat(found.gates_since)
+        since = f" since {moment:%Y-%m-%d %H:%M:%S} UTC, when the domain was last set to dual"
     return Section(
         "Gates",
         f"What must hold before the domain may leave PKL, over what was recorded{since}. The limits are the settings "
@@ -97,7 +101,7 @@ def _course(series: Sequence[Bucket]) -> Section:
         "pgvector failed": [float(bucket.failures) for bucket in series],
     }
     plots = [
-        Plot("Agreement", course(times, agreement, "agreement, %", "Agreement over time"), "Of both stores."),
+        Plot("Agreement", course(times, agreement, "agreement, %", "Agreement over time", 100), "Of both stores."),
         Plot("Search times", course(times, milliseconds, "ms", "Search times over time"), "95 % took at most so long."),
         Plot("Requests", course(times, requests, "requests", "Requests over time"), "In each stretch of time."),
     ]
