@@ -9,6 +9,7 @@ import { problem } from "./errors.js";
 import { gateList } from "./gates.js";
 import { clock, gettext as _, milliseconds, number, percent } from "./i18n.js";
 import { icon } from "./icons.js";
+import { looking } from "./looking.js";
 import { modeCard } from "./mode.js";
 import { refresh, setQuery } from "./router.js";
 import { may } from "./session.js";
@@ -25,7 +26,7 @@ function render(root) {
   const domain = currentDomain();
   const ends = new AbortController();
   const stamp = h("p", { class: "small muted live" });
-  const body = h("div", { class: "stack" }, h("div", { class: "row" }, h("span", { class: "spinner" }), _("Looking …")));
+  const body = h("div", { class: "stack" }, looking());
   const choose = (name) => {
     setQuery({ domain: name });
     refresh();

@@ -7,6 +7,7 @@ import { explain, problem } from "./errors.js";
 import { settle } from "./gone.js";
 import { gettext as _, ngettext } from "./i18n.js";
 import { icon } from "./icons.js";
+import { looking } from "./looking.js";
 import { toast } from "./toast.js";
 
 const LISTED = 100;
@@ -15,7 +16,7 @@ const LISTED = 100;
 export function differencesCard(domain, changed) {
   const body = h("div", { class: "stack", "aria-live": "polite" });
   const load = async () => {
-    replace(body, h("div", { class: "row" }, h("span", { class: "spinner" }), _("Comparing …")));
+    replace(body, looking(_("Comparing …")));
     try {
       const found = await api(domainPath(domain, "differences"));
       replace(body, ...shown(found, (direction) => mend(domain, direction, changed)));

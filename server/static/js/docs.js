@@ -6,13 +6,14 @@ import { h, replace } from "./dom.js";
 import { problem } from "./errors.js";
 import { gettext as _, languageTag } from "./i18n.js";
 import { icon } from "./icons.js";
+import { looking } from "./looking.js";
 import { OpenApi } from "./openapi.js";
 
 export const docsView = { title: () => _("API"), render };
 
 function render(root) {
   const ends = new AbortController();
-  const body = h("div", {}, h("div", { class: "row" }, h("span", { class: "spinner" }), _("Looking …")));
+  const body = h("div", {}, looking());
   root.append(
     h(
       "div",

@@ -8,6 +8,7 @@ import { h, replace } from "./dom.js";
 import { problem } from "./errors.js";
 import { gettext as _, ngettext } from "./i18n.js";
 import { icon } from "./icons.js";
+import { looking } from "./looking.js";
 import { personView } from "./person.js";
 import { may, signedIn } from "./session.js";
 import { closed } from "./status.js";
@@ -25,7 +26,7 @@ function render(root) {
 }
 
 function everyDomain(root) {
-  const list = h("div", { "aria-live": "polite" }, h("div", { class: "row" }, h("span", { class: "spinner" }), _("Looking …")));
+  const list = h("div", { "aria-live": "polite" }, looking());
   root.append(
     h(
       "div",

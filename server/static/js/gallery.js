@@ -12,6 +12,7 @@ import { fillingCard } from "./filling.js";
 import { isGoing, onGone, settle } from "./gone.js";
 import { gettext as _, ngettext } from "./i18n.js";
 import { icon } from "./icons.js";
+import { looking } from "./looking.js";
 import { enrolSomebody } from "./newperson.js";
 import { go } from "./router.js";
 import { may } from "./session.js";
@@ -25,7 +26,7 @@ export function domainView(root, domain) {
   const facts = h("p", {});
   const badge = h("span", {});
   const found = h("p", { class: "small muted", role: "status" });
-  const grid = h("div", {});
+  const grid = h("div", {}, looking());
   const search = searchField(() => load());
   const bar = h("div", { class: "spread" }, search.element, found);
   let shown = PAGE;

@@ -11,6 +11,7 @@ import { portrait } from "./gallery.js";
 import { deleteLater, isGoing, onGone, settle } from "./gone.js";
 import { gettext as _, ngettext } from "./i18n.js";
 import { icon } from "./icons.js";
+import { looking } from "./looking.js";
 import { chosenPerson } from "./merging.js";
 import { go } from "./router.js";
 import { may } from "./session.js";
@@ -23,7 +24,7 @@ export function personView(root, domain, person) {
   const ends = new AbortController();
   const path = domainPath(domain, "people", person);
   const count = h("p", { role: "status" });
-  const faces = h("div", {});
+  const faces = h("div", {}, looking());
   const pictures = enrolment(domain, () => pictures.counts().working === 0 && load());
 
   const load = async () => {

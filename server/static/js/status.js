@@ -5,6 +5,7 @@ import { h, replace } from "./dom.js";
 import { problem } from "./errors.js";
 import { gettext as _, ngettext, number, pgettext } from "./i18n.js";
 import { icon } from "./icons.js";
+import { looking } from "./looking.js";
 import { askForToken, may, signedIn } from "./session.js";
 import { facts } from "./facts.js";
 
@@ -20,7 +21,7 @@ function render(root) {
   );
   const load = async () => {
     button.disabled = true;
-    if (!body.hasChildNodes()) replace(body, h("div", { class: "row" }, h("span", { class: "spinner" }), _("Looking …")));
+    if (!body.hasChildNodes()) replace(body, looking());
     try {
       replace(body, report(await api("/status", { signal: ends.signal })));
     } catch (error) {
