@@ -44,7 +44,7 @@ export function chart(title, { say, range, bars = false, limit = () => null }) {
     element,
     draw(moments, series) {
       shown = { moments, series };
-      width ||= Math.round(element.clientWidth - 40);
+      width ||= Math.max(0, Math.round(element.clientWidth - 40));
       paint();
     },
   };
