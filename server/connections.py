@@ -18,6 +18,9 @@ from server.observe import SECURITY
 
 logger = logging.getLogger(__name__)
 
+# Closed at once, what still comes would make the kernel reset the connection, and the client would not see the answer.
+_LINGER_SECONDS = 1.0
+
 
 class GuardedProtocol(HttpToolsProtocol):
     """uvicorn's own, and what it refuses is told as the API tells it.
@@ -35,6 +38,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._overdue: asyncio.TimerHandle | None = None
         self._head: int | None = 0
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -45,8 +49,10 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         super().data_received(data)
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         if self._head is not None:
             self._head += len(data)
@@ -54,7 +60,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 message = f"The head of the request has more than {self.head_bytes // 1024} KiB."
                 self._turn_away(ApiError(431, "head_too_large", message))
                 return
-        if self._overdue is None and (self.cycle is None or self.cycle.response_complete):
+        if self._overdue is None and not self._is_answering():
             self._hurry()
 
     def on_message_begin(self) -> None:
@@ -69,6 +75,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._turn_away(ApiError(400, "invalid_http", f"This is no HTTP request that can be read: {msg}"))
 
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _hurry(self) -> None:
         self._overdue = self.loop.call_later(self.head_seconds, self._give_up)
 
@@ -79,7 +88,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._overdue = None
-        if self.transport.is_closing() or (self.cycle is not None and not self.cycle.response_complete):
+        if self._refused or self.transport.is_closing() or self._is_answering():
             return
         if self._head:
             message = f"The head of the request was not there within {self.head_seconds:g} s."
@@ -88,10 +97,18 @@ class GuardedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _turn_away(self, error: ApiError) -> None:
-        """Answer without the application, and close."""
+        """Answer, unless the application is answering an earlier request, and close once the client has had the time to
+        read it."""
         logger.info("a connection is closed: %s", error.message)
+        self._refused = True
+        self._relax()
+        if self._is_answering():
+            self.transport.close()
+            return
         answer: Response = error.response()
         headers = {**dict(answer.headers), **{name.lower(): value for name, value in SECURITY.items()}}
         lines = [f"{name}: {value}\r\n" for name, value in {**headers, "connection": "close"}.items()]
         self.transport.write(STATUS_LINE[error.status] + "".join(lines).encode() + b"\r\n" + bytes(answer.body))
-        self.transport.close()
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.close)
