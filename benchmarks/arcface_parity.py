@@ -23,35 +23,10 @@ from runtime.align import align_deepface
 from runtime.faces import FloatArray
 from runtime.session import SharedSession
 
-PEER = ("deepface==0.0.96", "tensorflow-cpu==2.19.*", "tf_keras==2.19.*")
+PEER = Path(__file__).with_name("deepface_peer.py")
+PACKAGES = ("deepface==0.0.96", "tensorflow-cpu==2.19.*", "tf_keras==2.19.*")
 MIN_COSINE = 0.99999
 
-_BUILD = """
-import sys
-import numpy as np
-import tf_keras
-from deepface.models.facial_recognition import ArcFace
-crops = np.load(sys.argv[1])
-base = ArcFace.ResNet34()
-layers = tf_keras.layers
-x = layers.BatchNormalization(momentum=0.9, epsilon=2e-5)(base.outputs[0])
-x = layers.Flatten()(layers.Dropout(0.4)(x))
-x = layers.Dense(512, use_bias=True, kernel_initializer="glorot_normal")(x)
-x = layers.BatchNormalization(momentum=0.9, epsilon=2e-5, name="embedding", scale=True)(x)
-model = tf_keras.models.Model(base.inputs[0], x)
-random = np.random.default_rng(1)
-for layer in model.layers:
-    if isinstance(layer, layers.PReLU):
-        layer.set_weights([random.normal(0.25, 0.1, w.shape) for w in layer.get_weights()])
-    if isinstance(layer, layers.BatchNormalization):
-        layer.momentum = 0.0
-        gamma, beta, mean, variance = layer.get_weights()
-        layer.set_weights([random.uniform(0.5, 1.5, gamma.shape), random.normal(0, 0.1, beta.shape), mean, variance])
-    if isinstance(layer, layers.Dropout):
-        layer.rate = 0.0
-model(crops, training=True)
-model.save_weights(sys.argv[2], save_format="h5")
-"""
 _RUN = """
 import sys
 import numpy as np
@@ -76,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     weights, model = work / "arcface_weights.h5", work / "arcface.onnx"
     inputs = work / "crops.npy"
     np.save(inputs, _aligned(portraits))
-    _call(python, "-c", _BUILD, str(inputs), str(weights))
+    _call(python, str(PEER), "h5", str(inputs), str(weights))
     start = time.monotonic()
     files = ("--weights", str(weights), "--output", str(model), "--images", str(options.faces))
     _call(python, "-m", "convert", "export", *files)
@@ -90,7 +65,7 @@ def _environment(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)  # noqa: S603
-        for what in (PEER, (".[cpu,convert]",)):
+        for what in (PACKAGES, (".[cpu,convert]",)):
             subprocess.run([str(python), "-m", "pip", "install", "--quiet", *what], check=True)  # noqa: S603
     return python
 

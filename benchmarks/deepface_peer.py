@@ -3,6 +3,7 @@
 python benchmarks/deepface_peer.py crops tests/runtime/deepface_crops.npz
 python benchmarks/deepface_peer.py boxes PICTURE... tests/runtime/deepface_boxes.json
 python benchmarks/deepface_peer.py weights FACES arcface_weights.h5 arcface_weights.onnx     (with TensorFlow)
+python benchmarks/deepface_peer.py h5 CROPS.npy arcface_weights.h5                           (with TensorFlow)
 python benchmarks/deepface_peer.py find FACES answers.json --normalization base
 """
 
@@ -80,11 +81,9 @@ def write_boxes(pictures: Sequence[Path], output: Path) -> None:
 def write_weights(faces: Path, h5: Path, onnx: Path) -> None:
     """DeepFace's ArcFace with random weights, as its ``.h5`` for TensorFlow and as the same network for ONNX Runtime.
 
-    The norms take their statistics from the faces themselves: left at their initial values, 34 layers would put all
-    faces on one point.
+    The statistics of the norms are those of the faces that DeepFace finds.
     """
     import tf2onnx  # noqa: PLC0415
-    import tf_keras  # noqa: PLC0415
     from deepface.models.facial_recognition import ArcFace  # noqa: PLC0415
 
     crops = [
@@ -92,6 +91,24 @@ def write_weights(faces: Path, h5: Path, onnx: Path) -> None:
         for path in sorted(faces.rglob("*.*"))
         for face in detection.extract_faces(str(path), color_face="bgr", enforce_detection=False)
     ]
+    write_h5(np.concatenate(crops), h5)
+    ArcFace.weight_utils.download_weights_if_necessary = lambda **_: str(h5)
+    tf2onnx.convert.from_keras(ArcFace.load_model(), output_path=str(onnx))
+
+
+def write_h5(crops: Any, h5: Path) -> None:
+    """DeepFace's ArcFace with random weights, as its ``.h5``.
+
+    The norms take their statistics from faces: left at their initial values, 34 layers would put all faces on one
+    point.
+
+    Args:
+        crops: (n, 112, 112, 3) float32, BGR, 0 to 1.
+        h5: where to.
+    """
+    import tf_keras  # noqa: PLC0415
+    from deepface.models.facial_recognition import ArcFace  # noqa: PLC0415
+
     base, layers = ArcFace.ResNet34(), tf_keras.layers
     x = layers.BatchNormalization(momentum=0.9, epsilon=2e-5)(base.outputs[0])
     x = layers.Flatten()(layers.Dropout(0.4)(x))
@@ -108,10 +125,8 @@ def write_weights(faces: Path, h5: Path, onnx: Path) -> None:
             layer.set_weights([random.uniform(0.5, 1.5, gamma.shape), random.normal(0, 0.1, beta.shape), *statistics])
         if isinstance(layer, layers.Dropout):
             layer.rate = 0.0
-    model(np.concatenate(crops), training=True)
+    model(crops, training=True)
     model.save_weights(str(h5), save_format="h5")
-    ArcFace.weight_utils.download_weights_if_necessary = lambda **_: str(h5)
-    tf2onnx.convert.from_keras(ArcFace.load_model(), output_path=str(onnx))
 
 
 def write_answers(faces: Path, output: Path, normalization: str, *, refresh: bool = True) -> None:
@@ -167,6 +182,10 @@ def main() -> None:
     weights.add_argument("h5", type=Path)
     weights.add_argument("onnx", type=Path)
     weights.set_defaults(run=lambda options: write_weights(options.faces, options.h5, options.onnx))
+    h5 = commands.add_parser("h5", help="the same, its statistics set on crops that are given")
+    h5.add_argument("crops", type=Path, help="(n, 112, 112, 3) float32, BGR, 0 to 1, as .npy")
+    h5.add_argument("h5", type=Path)
+    h5.set_defaults(run=lambda options: write_h5(np.load(options.crops), options.h5))
     find = commands.add_parser("find", help="what represent and find answer for every picture of a folder")
     find.add_argument("faces", type=Path)
     find.add_argument("output", type=Path)
