@@ -40,6 +40,8 @@ ENVIRONMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     ),
     "faiss": (("faiss-cpu", "numpy"),),
     "openvino": ((".[openvino]",),),
+    "convert": ((".[cpu,convert]",),),
+    "oldest": (("onnxruntime==1.22.*", "numpy"),),
 }
 
 

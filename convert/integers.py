@@ -15,6 +15,7 @@ from convert.portraits import Say
 from convert.progress import Step
 from convert.quantise import prepare, quantisable, quantise, values_to_range
 from convert.ranges import METHODS, Range, histograms
+from convert.sensitivity import delicate_first
 from convert.speed import interleaved
 from runtime.embed import Embedder
 from runtime.faces import Crops, FloatArray
@@ -24,6 +25,10 @@ SLOWER = 1.15
 GAIN = 0.0005
 """A layer stays in float only if that brings so much mean cosine: it costs memory as well."""
 ROUNDS = 15
+EQUALISED, TRIED = 16, 12
+"""On how many crops channels are equalised, and how many the delicate layers are found on."""
+IN_FLOAT = (1, 2, 4, 8)
+"""So many of the most delicate layers stay in float, to try."""
 
 Open = Callable[[onnx.ModelProto], Embedder]
 
@@ -34,30 +39,28 @@ class Candidate:
 
     Attributes:
         ranges: how the ranges were chosen.
-        in_float: which layers stay in float: "no layer", "the first", "the last" or "the first and the last".
+        in_float: names of the layers that stay in float.
         bits: of the weights.
         cosine_mean, cosine_min: to the fp32 network's embeddings.
         cost: milliseconds of all threads together, a face; None where it was not measured.
     """
 
     ranges: str
-    in_float: str
+    in_float: tuple[str, ...]
     bits: int
     cosine_mean: float
     cosine_min: float
     cost: float | None = None
 
     def __str__(self) -> str:
-        layers = f"{self.in_float} in float, " if self.in_float != NO_LAYER else ""
+        count = len(self.in_float)
+        layers = f"{count} {'layer' if count == 1 else 'layers'} in float, " if count else ""
         bits = f"{self.bits}-bit weights, " if self.bits != 8 else ""
         cost = f", {self.cost:.1f} ms of CPU a face" if self.cost is not None else ""
         return (
             f"  ranges by {self.ranges}, {layers}{bits}cosine to fp32 "
             f"{self.cosine_mean:.4f} on average, {self.cosine_min:.4f} at least{cost}"
         )
-
-
-NO_LAYER = "no layer"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,21 +86,14 @@ class _Bench:
         self._model = model
         self._open = open_model
         self._expected = expected
-        self._nodes = quantisable(model)
+        self.nodes = quantisable(model)
         self.held_out = held_out
 
-    @property
-    def layers(self) -> Mapping[str, Sequence[str]]:
-        """Which nodes to quantise when which layers stay in float."""
-        nodes = self._nodes
-        kept = {NO_LAYER: nodes, "the first": nodes[1:], "the last": nodes[:-1], "the first and the last": nodes[1:-1]}
-        return {name: chosen for name, chosen in kept.items() if chosen}
-
     def values(self) -> list[str]:
-        return values_to_range(self._model, self._nodes)
+        return values_to_range(self._model, self.nodes)
 
     def attempt(self, candidate: Candidate, ranges: Mapping[str, Range]) -> _Attempt:
-        nodes = self.layers[candidate.in_float]
+        nodes = [name for name in self.nodes if name not in candidate.in_float]
         return self.judge(candidate, quantise(self._model, ranges, nodes, seven_bits=candidate.bits == 7))
 
     def judge(self, candidate: Candidate, model: onnx.ModelProto) -> _Attempt:
@@ -119,9 +115,9 @@ def choose(
 ) -> Choice:
     """The int8 network that comes nearest to ``model`` on held-out faces.
 
-    First the ranges are chosen, by mean cosine; then whether the first and the last layer stay in float, if that
-    brings them nearer and costs hardly more; then whether 7 bits of the weights do better than 8, as they
-    may on a machine whose kernels saturate.
+    First the ranges are chosen, by mean cosine; then how many of the layers that lose most stay in float, if that
+    brings it nearer and costs hardly more; then whether 7 bits of the weights do better than 8, as they may on a
+    machine whose kernels saturate.
 
     Args:
         model: the fp32 network.
@@ -135,9 +131,9 @@ def choose(
     Raises:
         PrecisionError: the network cannot be quantised, or gives numbers that are not finite.
     """
-    prepared = prepare(model)
+    prepared = prepare(model, calibration[:EQUALISED])
     bench = _Bench(prepared, open_model, held_out, expected)
-    blank = Candidate("", NO_LAYER, 8, 0.0, 0.0)
+    blank = Candidate("", (), 8, 0.0, 0.0)
     laid_out = bench.judge(blank, prepared).candidate
     if not laid_out.cosine_min >= MIN_COSINE:
         raise PrecisionError(f"Laid out for int8 the network gives other embeddings: cosine {laid_out.cosine_min:.7f}.")
@@ -152,7 +148,8 @@ def choose(
         say(str(tried[-1].candidate))
     best = max(tried, key=_mean)
     chosen_ranges = ranges[best.candidate.ranges]
-    layered = _try_layers(bench, best, chosen_ranges)
+    delicate = delicate_first(prepared, chosen_ranges, bench.nodes, calibration[:TRIED])
+    layered = _try_layers(bench, best, chosen_ranges, delicate)
     for attempt in layered:
         say(str(attempt.candidate))
     chosen = _simplest(layered)
@@ -162,9 +159,10 @@ def choose(
     return Choice(chosen.model, chosen.candidate, tuple(attempt.candidate for attempt in (*tried, *layered, narrow)))
 
 
-def _try_layers(bench: _Bench, best: _Attempt, ranges: Mapping[str, Range]) -> list[_Attempt]:
+def _try_layers(bench: _Bench, best: _Attempt, ranges: Mapping[str, Range], delicate: Sequence[str]) -> list[_Attempt]:
     """``best`` and the same with layers in float, with what each costs."""
-    others = [replace(best.candidate, in_float=in_float) for in_float in bench.layers if in_float != NO_LAYER]
+    counts = [count for count in IN_FLOAT if count < len(delicate)]
+    others = [replace(best.candidate, in_float=tuple(delicate[:count])) for count in counts]
     attempts = [best, *(bench.attempt(candidate, ranges) for candidate in others)]
     runs = [partial(attempt.embedder.embed, bench.held_out[:1]) for attempt in attempts]
     costs = interleaved(runs, ROUNDS, time.process_time)

@@ -277,7 +277,7 @@ def _described(choice: Choice) -> dict[str, float | str]:
     chosen = choice.chosen
     return {
         "ranges": chosen.ranges,
-        "in_float": chosen.in_float,
+        "in_float": ", ".join(chosen.in_float) or "no layer",
         "weight_bits": float(chosen.bits),
         "onnxruntime": ort.__version__,
     }

@@ -9,10 +9,12 @@ import onnx
 from onnx import version_converter
 from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
 
+from convert.equalise import equalise
 from convert.errors import PrecisionError
 from convert.layout import batchnorm_as_affine, name_nodes, prelu_as_max
 from convert.passes import apply, prune
 from convert.ranges import Range
+from runtime.faces import FloatArray
 
 OPERATORS = ("Conv", "Gemm", "MatMul")
 """What is quantised. Sums of residual blocks are not: that is no faster, and every block would add an error."""
@@ -27,8 +29,12 @@ _OPTIONS = {
 }
 
 
-def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network, laid out for int8 kernels, its nodes named, its shapes inferred.
+def prepare(model: onnx.ModelProto, pictures: FloatArray) -> onnx.ModelProto:
+    """The same network, laid out for int8 kernels, its channels equalised, its nodes named, its shapes inferred.
+
+    Args:
+        model: a float network.
+        pictures: (n, ...) float32, network inputs, by which channels are equalised.
 
     Raises:
         PrecisionError: it cannot be brought to an opset that can express int8.
@@ -36,8 +42,8 @@ def prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         if _opset(model) < MIN_OPSET:
             model = version_converter.convert_version(model, OPSET)
-        laid_out = apply(model, (batchnorm_as_affine, prelu_as_max, name_nodes, prune))
-        return onnx.shape_inference.infer_shapes(laid_out)
+        equal = equalise(batchnorm_as_affine(model), pictures)
+        return onnx.shape_inference.infer_shapes(apply(equal, (prelu_as_max, name_nodes, prune)))
     except (RuntimeError, ValueError, TypeError, onnx.onnx_cpp2py_export.shape_inference.InferenceError) as error:
         raise PrecisionError(f"The network cannot be laid out for int8: {str(error).splitlines()[0][:300]}.") from error
 

@@ -6,15 +6,14 @@ zero, which wastes levels on what a PReLU has made nearly positive; so the count
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
-from onnx import TensorProto, helper
 
+from convert.watch import watched
 from runtime.faces import FloatArray
 
 BINS, LEVELS = 2048, 256
@@ -99,6 +98,7 @@ METHODS: Mapping[str, Method] = {
     "min-max": min_max,
     "percentile 99.999": lambda histogram: percentile(histogram, 0.99999),
     "percentile 99.99": lambda histogram: percentile(histogram, 0.9999),
+    "percentile 99.9": lambda histogram: percentile(histogram, 0.999),
     "entropy": entropy,
     "squared error": squared_error,
 }
@@ -123,7 +123,7 @@ def histograms(
     """
     total = 2 * len(pictures)
     lows, highs = dict.fromkeys(names, np.inf), dict.fromkeys(names, -np.inf)
-    for done, values in enumerate(_runs(model, names, pictures), start=1):
+    for done, values in enumerate(watched(model, names, pictures), start=1):
         for name, value in values.items():
             lows[name] = min(lows[name], float(value.min()))
             highs[name] = max(highs[name], float(value.max()))
@@ -132,30 +132,13 @@ def histograms(
     if wrong:
         raise ValueError(f"the value {wrong[0]} is not finite")
     counts = {name: np.zeros(BINS) for name in names}
-    for done, values in enumerate(_runs(model, names, pictures), start=1 + len(pictures)):
+    for done, values in enumerate(watched(model, names, pictures), start=1 + len(pictures)):
         for name, value in values.items():
             width = max(highs[name] - lows[name], 1e-12)
             places = ((value.reshape(-1) - lows[name]) * (BINS / width)).astype(np.int64)
             counts[name] += np.bincount(np.minimum(places, BINS - 1), minlength=BINS)
         step(done, total)
     return {name: Histogram(lows[name], highs[name], counts[name]) for name in names}
-
-
-def _runs(model: onnx.ModelProto, names: Sequence[str], pictures: FloatArray) -> Iterator[dict[str, FloatArray]]:
-    """The values ``names`` for each picture."""
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
-    given = {value.name for value in (*opened.graph.input, *opened.graph.output)}
-    shown = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in given]
-    opened.graph.output.extend(shown)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(opened.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feed = session.get_inputs()[0].name
-    asked = [name for name in names if name != feed]
-    for picture in pictures:
-        values = dict(zip(asked, session.run(asked, {feed: picture[None]}), strict=True))
-        yield values | {name: picture for name in names if name == feed}
 
 
 def _middles(histogram: Histogram) -> Counts:

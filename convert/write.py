@@ -48,7 +48,11 @@ def write_model(path: Path, data: bytes) -> str:
     digest = hashlib.sha256(data).hexdigest()
     sidecar(path).unlink(missing_ok=True)
     write_atomic(path, data)
-    write_atomic(sidecar(path), f"{digest}  {path.name}\n".encode())
+    try:
+        write_atomic(sidecar(path), f"{digest}  {path.name}\n".encode())
+    except ConvertError:
+        path.unlink()
+        raise
     return digest
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from command import convert
 from onnx import TensorProto, helper, numpy_helper
 
 from models.card import load_card
@@ -29,9 +29,8 @@ def adopt(models_dir: Path, tmp_path: Path) -> Adopt:
     """Runs the command; its output is ``out/x.onnx`` unless the arguments say otherwise."""
 
     def run(file: Path, preset: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "convert", "adopt", str(file), "--preset", preset, "--output"]
-        command += [str(tmp_path / "out" / "x.onnx"), "--models-dir", str(models_dir), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+        files = (file, "--output", tmp_path / "out" / "x.onnx", "--models-dir", models_dir)
+        return convert("adopt", *files, "--preset", preset, *arguments)
 
     return run
 
@@ -142,8 +141,7 @@ def test_an_unknown_preset_lists_the_known_ones(adopt: Adopt, tmp_path: Path) ->
 
 
 def test_help_teaches_every_preset() -> None:
-    command = [sys.executable, "-m", "convert", "adopt", "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    shown = convert("adopt", "--help").stdout
     assert all(preset.name in shown for preset in PRESETS)
     assert "EMBEDDER" in shown
 

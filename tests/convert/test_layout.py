@@ -87,7 +87,7 @@ def test_nodes_get_names_of_their_own() -> None:
 def test_an_old_network_is_brought_to_an_opset_that_knows_int8() -> None:
     node = helper.make_node("Conv", ["x", "w"], ["y"])
     model = network([node], opset=11, w=np.random.default_rng(0).normal(size=(3, 3, 1, 1)))
-    prepared = prepare(model)
+    prepared = prepare(model, np.random.default_rng(1).normal(size=(2, 3, 5, 5)).astype(np.float32))
     assert prepared.opset_import[0].version >= MIN_OPSET
     assert len(quantisable(prepared)) == 1
     np.testing.assert_allclose(run(prepared), run(model), atol=1e-6)

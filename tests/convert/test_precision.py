@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from command import convert
 from onnx import TensorProto, helper, numpy_helper
 
 from convert.repair import with_card
@@ -45,11 +45,9 @@ class Run:
 
 
 def export(folder: Path, models_dir: Path, weights: Path, precision: str, *options: object) -> Run:
-    run = folder / "out" / "x.onnx", folder / "report.json"
-    arguments = ["--weights", weights, "--output", run[0], "--precision", precision, "--report", run[1], "--json"]
-    command = [sys.executable, "-m", "convert", "export", *arguments, "--models-dir", models_dir, *options]
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=280, check=False)
-    return Run(run[0], result, run[1])
+    path, report = folder / "out" / "x.onnx", folder / "report.json"
+    files = ("--weights", weights, "--output", path, "--report", report, "--models-dir", models_dir)
+    return Run(path, convert("export", *files, "--precision", precision, "--json", *options), report)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +57,8 @@ def int8(tmp_path_factory: pytest.TempPathFactory, models_dir: Path, shared: Pat
     return export(tmp_path_factory.mktemp("int8"), models_dir, models_dir / "sface.onnx", "int8", *options)
 
 
-@pytest.fixture
-def coarse(tmp_path: Path, models_dir: Path) -> Path:
+@pytest.fixture(scope="module")
+def coarse(tmp_path_factory: pytest.TempPathFactory, models_dir: Path) -> Path:
     """A network whose numbers are large and differ little, so that 8 bits lose what tells faces apart.
 
     The convolution in the middle loses it also where the first and the last layer stay in float.
@@ -87,7 +85,7 @@ def coarse(tmp_path: Path, models_dir: Path) -> Path:
     graph = helper.make_graph(nodes, "g", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     card = replace(load_card(models_dir / "sface.onnx"), name="coarse", dimension=16, space="coarse-space")
-    path = tmp_path / "coarse.onnx"
+    path = tmp_path_factory.mktemp("coarse") / "coarse.onnx"
     path.write_bytes(with_card(model, card))
     return path
 
@@ -118,7 +116,8 @@ def test_int8_passes_its_gates_and_says_how(int8: Run, models_dir: Path) -> None
 def test_every_way_that_was_tried_is_shown(int8: Run) -> None:
     shown = int8.result.stderr
     assert shown.count("cosine to fp32") >= 10
-    assert "the first in float" in shown
+    assert "1 layer in float" in shown
+    assert "4 layers in float" in shown
     assert "7-bit weights" in shown
     assert "TAR at FAR 0.0014, int8 against an fp32 gallery" in shown
 
@@ -254,6 +253,5 @@ def test_the_source_is_not_overwritten(models_dir: Path, tmp_path: Path) -> None
 
 
 def test_help_teaches_the_gates() -> None:
-    command = [sys.executable, "-m", "convert", "export", "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    shown = convert("export", "--help").stdout
     assert all(word in shown for word in ("0.97", "0.2 points", "EMBEDDER", "--calibration", "examples:"))

@@ -1,0 +1,103 @@
+"""Which layers lose most by int8, measured for each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+from convert.passes import copy_model, replace_items
+from convert.ranges import LEVELS, Range
+from convert.watch import quiet_session
+from runtime.faces import FloatArray
+
+
+def delicate_first(
+    model: onnx.ModelProto, ranges: Mapping[str, Range], nodes: Sequence[str], pictures: FloatArray
+) -> list[str]:
+    """``nodes`` in the order in which it pays to keep them in float: by what int8 costs there for each multiplication.
+
+    Args:
+        model: as :func:`convert.quantise.prepare` gives it.
+        ranges: of what goes into ``nodes`` and comes out of them.
+        nodes: names of convolutions and products.
+        pictures: (n, ...) float32, network inputs; a few suffice.
+    """
+    chosen = {node.name: node for node in model.graph.node if node.name in nodes}
+    switched = _Switched(model, ranges)
+    work = _multiplications(model)
+    expected = switched.embed(pictures, ())
+    lost = {}
+    for name in nodes:
+        node = chosen[name]
+        cosines = (switched.embed(pictures, (node.input[0], node.output[0])) * expected).sum(axis=1)
+        lost[name] = (1 - float(cosines.mean())) / work[name]
+    return sorted(nodes, key=lambda name: -lost[name])
+
+
+class _Switched:
+    """A network in which each value can be rounded to 8 bits or not, by an input of its own; opened once."""
+
+    def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, Range]) -> None:
+        model = copy_model(model)
+        graph = model.graph
+        self._feed = graph.input[0].name
+        outputs = {output.name for output in graph.output}
+        inserted = {name: _rounding(graph, name, one) for name, one in ranges.items() if name not in outputs}
+        ordered = list(inserted.get(self._feed, ()))
+        for node in graph.node:
+            for index, name in enumerate(node.input):
+                if name in inserted:
+                    node.input[index] = f"{name}/rounded"
+            ordered.append(node)
+            for name in node.output:
+                ordered += inserted.get(name, ())
+        self._switches = {name: f"{name}/switch" for name in inserted}
+        graph.input.extend(helper.make_tensor_value_info(s, TensorProto.FLOAT, []) for s in self._switches.values())
+        replace_items(graph.node, ordered)
+        del graph.value_info[:]
+        options = ort.SessionOptions()
+        # Beyond the basic ones, optimisations make int8 arithmetic of what is to be switched.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        self._session = quiet_session(model, options)
+
+    def embed(self, pictures: FloatArray, rounded: Sequence[str]) -> FloatArray:
+        """(n, d) rows of length 1, with the values ``rounded`` in 8 bits."""
+        switches = {s: np.array(name in rounded, np.float32) for name, s in self._switches.items()}
+        (output,) = self._session.run(None, {self._feed: pictures, **switches})
+        rows = output.reshape(len(output), -1)
+        return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
+
+
+def _rounding(graph: onnx.GraphProto, name: str, span: Range) -> list[onnx.NodeProto]:
+    """``value + switch * (rounded value - value)``."""
+    scale = max((span.high - span.low) / (LEVELS - 1), 1e-12)
+    zero = int(np.clip(round(-span.low / scale), 0, LEVELS - 1))
+    part = {key: f"{name}/{key}" for key in ("scale", "zero", "levels", "back", "error", "change", "rounded")}
+    graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), part["scale"]))
+    graph.initializer.append(numpy_helper.from_array(np.array(zero, np.uint8), part["zero"]))
+    return [
+        helper.make_node("QuantizeLinear", [name, part["scale"], part["zero"]], [part["levels"]]),
+        helper.make_node("DequantizeLinear", [part["levels"], part["scale"], part["zero"]], [part["back"]]),
+        helper.make_node("Sub", [part["back"], name], [part["error"]]),
+        helper.make_node("Mul", [part["error"], f"{name}/switch"], [part["change"]]),
+        helper.make_node("Add", [name, part["change"]], [part["rounded"]]),
+    ]
+
+
+def _multiplications(model: onnx.ModelProto) -> dict[str, int]:
+    """Of each convolution and product for one picture, as far as shapes are known."""
+    infos = (*model.graph.value_info, *model.graph.output)
+    shapes = {info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in infos}
+    weights = {tensor.name: prod(tensor.dims) for tensor in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if len(node.input) > 1 and node.input[1] in weights:
+            found[node.name] = weights[node.input[1]] * prod(
+                max(side, 1) for side in shapes.get(node.output[0], [])[2:]
+            )
+    return found
