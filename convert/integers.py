@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import onnx
 
 from convert.errors import PrecisionError
@@ -19,6 +20,7 @@ from convert.sensitivity import delicate_first
 from convert.speed import interleaved
 from runtime.embed import Embedder
 from runtime.faces import Crops, FloatArray
+from runtime.session import as_batch
 
 SLOWER = 1.15
 """How much more a network may cost for the sake of layers in float that bring it nearer to its source."""
@@ -117,7 +119,7 @@ def choose(
 
     First the ranges are chosen, by mean cosine; then how many of the layers that lose most stay in float, if that
     brings it nearer and costs hardly more; then whether 7 bits of the weights do better than 8, as they may on a
-    machine whose kernels saturate.
+    machine whose kernels saturate. The network that is given then takes its ranges from all faces.
 
     Args:
         model: the fp32 network.
@@ -131,7 +133,7 @@ def choose(
     Raises:
         PrecisionError: the network cannot be quantised, or gives numbers that are not finite.
     """
-    prepared = prepare(model, calibration[:EQUALISED])
+    prepared = prepare(model, calibration[:: max(len(calibration) // EQUALISED, 1)])
     bench = _Bench(prepared, open_model, held_out, expected)
     blank = Candidate("", (), 8, 0.0, 0.0)
     laid_out = bench.judge(blank, prepared).candidate
@@ -156,7 +158,12 @@ def choose(
     narrow = bench.attempt(replace(chosen.candidate, bits=7, cost=None), chosen_ranges)
     say(str(narrow.candidate))
     chosen = max(chosen, narrow, key=_mean)
-    return Choice(chosen.model, chosen.candidate, tuple(attempt.candidate for attempt in (*tried, *layered, narrow)))
+    # How to do it is known: now every face may tell the ranges.
+    method = METHODS[chosen.candidate.ranges]
+    everything = np.concatenate([calibration, as_batch(held_out, chosen.embedder.card)])
+    widened = {value: method(one) for value, one in histograms(prepared, bench.values(), everything, step).items()}
+    model = bench.attempt(chosen.candidate, widened).model
+    return Choice(model, chosen.candidate, tuple(attempt.candidate for attempt in (*tried, *layered, narrow)))
 
 
 def _try_layers(bench: _Bench, best: _Attempt, ranges: Mapping[str, Range], delicate: Sequence[str]) -> list[_Attempt]:

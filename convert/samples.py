@@ -79,7 +79,7 @@ def gather(
     known, others = _some(given[::2], count), _some(given[1::2], held_out)
     about = f"{count} crops of {len(known)} faces {origin}"
     if len(known) < count:
-        about += ", also mirrored, moved and relit"
+        about += ", also mirrored, moved, relit and coarser"
     if images is not None:
         identities = of_pictures(images, pairs, detector, say, step)
     else:

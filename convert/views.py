@@ -1,10 +1,11 @@
-"""Other pictures of a face than the one that is there: mirrored, cut a little differently, darker or brighter."""
+"""Other pictures of a face than the one that is there: mirrored, cut a little differently, in other light, coarser."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 
 from convert.portraits import Portrait
@@ -14,6 +15,9 @@ SHIFT, TURN, SIZE = 0.04, 0.10, 0.06
 """Largest shift in parts of the face's size, turn in radians and change of size: what detectors differ by."""
 GAIN, OFFSET = 0.35, 25.0
 """Largest change of contrast, and of brightness in grey levels."""
+
+COARSE = 2.5
+"""How much coarser a picture may be: of a face that was small, or out of focus."""
 
 _MIRRORED = np.array([1, 0, 2, 4, 3])
 """Left eye and right eye change places, and so do the corners of the mouth."""
@@ -36,10 +40,11 @@ def views(portraits: Sequence[Portrait], count: int, seed: int = 0) -> list[Port
 
 
 def another_view(portrait: Portrait, random: np.random.Generator, *, mirrored: bool) -> Portrait:
-    """The same face with other light and landmarks a little off, as another photo and another detector give it."""
+    """The same face in other light, coarser, landmarks a little off: as another photo and another detector give it."""
     if mirrored:
         portrait = mirror(portrait)
-    return replace(portrait, image=_relit(portrait.image, random), face=_moved(portrait.face, random))
+    image = _coarser(_relit(portrait.image, random), random)
+    return replace(portrait, image=image, face=_moved(portrait.face, random))
 
 
 def mirror(portrait: Portrait) -> Portrait:
@@ -57,6 +62,15 @@ def _relit(image: ImageArray, random: np.random.Generator) -> ImageArray:
     levels = (np.arange(256) - 127.5) * gain + 127.5 + random.uniform(-OFFSET, OFFSET)
     table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
     return np.asarray(table[image], np.uint8)
+
+
+def _coarser(image: ImageArray, random: np.random.Generator) -> ImageArray:
+    height, width = image.shape[:2]
+    factor = random.uniform(1, COARSE)
+    small = cv2.resize(
+        image, (max(round(width / factor), 1), max(round(height / factor), 1)), interpolation=cv2.INTER_AREA
+    )
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _moved(face: Detections, random: np.random.Generator) -> Detections:

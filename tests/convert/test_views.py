@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -29,6 +30,20 @@ def test_another_view_differs_a_little(portrait: Callable[[int], Portrait]) -> N
     assert 0 < moved.max() < 15
     assert (other.person, other.source) == ("amy", "amy.png")
     assert np.abs(other.image.astype(int) - one.image).mean() > 0
+
+
+def test_another_view_is_coarser(portrait: Callable[[int], Portrait]) -> None:
+    random = np.random.default_rng(1)
+    fine = replace(portrait(0), image=random.integers(90, 160, (220, 200, 3), np.uint8))
+    for _ in range(5):
+        seen = another_view(fine, random, mirrored=False).image.astype(float)
+        assert seen.shape == fine.image.shape
+        assert grain(seen) < grain(fine.image.astype(float))
+
+
+def grain(image: np.ndarray) -> float:
+    """How much neighbours differ, in parts of how much all do."""
+    return float(np.abs(np.diff(image, axis=0)).mean() / image.std())
 
 
 def test_views_begin_with_the_pictures_themselves_and_repeat_with_a_seed(portrait: Callable[[int], Portrait]) -> None:
