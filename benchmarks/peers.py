@@ -41,6 +41,7 @@ ENVIRONMENTS: Mapping[str, Sequence[Sequence[str]]] = {
     "faiss": (("faiss-cpu", "numpy"),),
     "openvino": ((".[openvino]",),),
     "convert": ((".[cpu,convert]",),),
+    "arcface-parity": (("deepface==0.0.96", "tensorflow-cpu==2.19.*", "tf_keras==2.19.*"), (".[cpu,convert]",)),
     "oldest": (("onnxruntime==1.22.*", "numpy"),),
 }
 
