@@ -68,10 +68,10 @@ the runtime that will serve it; unless they agree (cosine >= 0.99999), nothing i
 With --precision the model is written in lower precision; an .onnx file with a model card may be the source as well:
 
   int8  for CPUs. Weights and activations in 8 bits, their ranges taken from aligned faces. Every way to choose the
-        ranges is tried and shown; the one nearest to fp32 on faces that were held out is taken. Gates: the mean cosine
-        to fp32 is at least 0.97; verification accuracy loses at most 0.2 points and TAR at FAR 0.001 at most 0.5
-        points, int8 against int8 and int8 probes against an fp32 gallery. The speed of both is measured in turns, and
-        the command says so where int8 does not pay.
+        ranges is tried and shown; the one nearest to fp32 on faces that were held out is taken, and the layers that
+        lose most stay in float, as many as pay. Gates: the mean cosine to fp32 is at least 0.97; verification accuracy
+        loses at most 0.2 points and TAR at FAR 0.001 at most 0.5 points, int8 against int8 and int8 probes against an
+        fp32 gallery. The speed of both is measured in turns, and the command says so where int8 does not pay.
   fp16  for CUDA. Half the size; what goes in and comes out stays float32; compared with fp32 on the CPU.
 
 The gates need people: --images DIR or --calibration DIR with DIR/<person>/<picture>, several pictures of a person.
@@ -295,7 +295,8 @@ def _precision_options(options: argparse.Namespace, progress: Progress) -> Preci
 
 
 def _preset_lines() -> str:
-    return "\n".join(f"  {preset.name:24}{preset.about}" for preset in PRESETS)
+    width = max(len(preset.name) for preset in PRESETS) + 2
+    return "\n".join(f"  {preset.name:{width}}{preset.about}" for preset in PRESETS)
 
 
 def _add_card_options(parser: argparse.ArgumentParser) -> None:

