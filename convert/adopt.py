@@ -201,7 +201,14 @@ def detect_once(session: SharedSession, portraits: Callable[[], Sequence[Portrai
     if not pictures:
         raise FacesError("A picture of a face is needed to try the detector on. Name a folder with --images DIR.")
     some = list(pictures.values())[:PICTURES]
-    found = sum(len(detector.detect(image)) for image in some)
+    try:
+        found = sum(len(detector.detect(image)) for image in some)
+    except Exception as error:
+        # Its outputs are as many as the preset says, but of other shapes: whatever reads them may fail anyhow.
+        raise PresetError(
+            f"What the network gives cannot be read as {session.card.family}: {str(error).splitlines()[0][:200]}. "
+            "Check the preset."
+        ) from error
     if not found:
         raise PresetError(f"The detector finds no face in {len(some)} pictures of faces. Check the preset.")
     return f"it finds {found} faces in {len(some)} pictures"

@@ -288,8 +288,8 @@ def fit_preset(preset: Preset, inputs: Values, outputs: Values) -> list[str]:
     axis = 1 if preset.layout == "NCHW" else 3
     if shape[axis] != 3 or (isinstance(shape[4 - axis], int) and shape[4 - axis] == 3):
         problems.append(f"Its input {shape} is not {preset.layout} with 3 channels.")
-    elif preset.input_size is not None and _size(preset, inputs) != preset.input_size:
-        width, height = _size(preset, inputs)
+    elif preset.input_size is not None and 0 not in (size := _size(preset, inputs)) and size != preset.input_size:
+        width, height = size
         problems.append(f"Its input is {width} x {height}, not {preset.input_size[0]} x {preset.input_size[1]}.")
     if preset.task == "embedding":
         problems += _embedding_problems(preset, shape, outputs)
