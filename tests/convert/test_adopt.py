@@ -85,6 +85,14 @@ def test_a_detector_gets_a_card(adopt: Adopt, shared: Path, tmp_path: Path) -> N
     assert verify_model(tmp_path / "out" / "x.onnx") == []
 
 
+def test_a_detector_that_is_read_wrongly_is_refused(adopt: Adopt, shared: Path, tmp_path: Path) -> None:
+    """It has as many outputs as the preset says, but they are laid out otherwise."""
+    result = adopt(shared / "models" / "scrfd_500m_kps.onnx", "insightface-retinaface")
+    assert result.returncode == 2
+    assert "cannot be read as insightface-retinaface" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_that_does_not_fit_is_told_what_it_fits(adopt: Adopt, models_dir: Path, tmp_path: Path) -> None:
     result = adopt(models_dir / "sface.onnx", "deepface-arcface", "--json")
     assert result.returncode == 2
