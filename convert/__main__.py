@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from models.settings import Settings
 from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
+    from convert.export import Exported
     from convert.precision import PrecisionOptions
 
 FETCH_HELP = """\
@@ -251,18 +252,24 @@ def _export(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"status": "success", **as_json(done)}, ensure_ascii=False))
         return 0
+    print("\n".join(told(done)))
+    return 0
+
+
+def told(done: Exported) -> Iterator[str]:
+    """What people are told of an export, line by line."""
     for pictures, parity in done.figures.get("parity", {}).items():
-        print(
+        yield (
             f"{pictures}: {parity['pictures']:.0f} pictures, cosine at least {parity['cosine_min']:.7f}, "
             f"largest difference {parity['max_abs_diff']:.2g} of {parity['max_abs_value']:.2g}"
         )
-    nodes = done.figures.get("nodes")
-    detail = f", {nodes['written']} nodes of {nodes['tf2onnx']}, {done.figures['seconds']} s" if nodes else ""
-    print(f"{done.path}: written{detail}")
-    for sentence in done.figures.get("sentences", ()):
-        print(f"  {sentence}")
-    print(f"  use it with: EMBEDDER={done.path}")
-    return 0
+    nodes = done.figures.get("nodes", {})
+    of = f" of {nodes['tf2onnx']}" if "tf2onnx" in nodes else ""
+    detail = f", {nodes['written']} nodes{of}, {done.figures['seconds']} s" if nodes else ""
+    yield f"{done.path}: written{detail}"
+    yield from (f"  {sentence}" for sentence in done.figures.get("sentences", ()))
+    setting = "DETECTOR" if done.card.task == "detection" else "EMBEDDER"
+    yield f"  use it with: {setting}={done.path}"
 
 
 def _add_precision_options(parser: argparse.ArgumentParser) -> None:

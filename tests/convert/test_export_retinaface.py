@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from convert.__main__ import main
+from convert.__main__ import main, told
 from convert.adopt import adopt
 from convert.arcface import LayerWeights
 from convert.errors import WeightsError
@@ -58,6 +58,9 @@ def test_weights_become_a_detector_that_serves(tmp_path: Path, portraits: list[P
     assert verify_model(output) == []
     assert (done.card.name, done.card.family, done.card.origin) == ("retinaface-r50", "retinaface-resnet50", "any.bin")
     assert "faces in 2 pictures" in done.figures["checks"][0]
+    lines = list(told(done))
+    assert lines[-2].startswith(f"{output}: written, ")
+    assert lines[-1] == f"  use it with: DETECTOR={output}"
     settings = Settings(_env_file=None, models_dir=models_dir, detector=str(output), execution_provider="cpu")
     engine = open_engine(settings)
     assert isinstance(engine.detector, RetinaFaceResNet50)
