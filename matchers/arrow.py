@@ -32,8 +32,8 @@ def check_pyarrow() -> None:
     """
     if find_spec("pyarrow") is None:
         raise NoPyarrow(
-            "Parquet and Feather galleries need the package pyarrow, which is not installed: "
-            "`pip install 'face-service[arrow]'` or `pip install pyarrow`. DeepFace's .npz and .pkl need nothing more."
+            "Parquet and Feather galleries need the package pyarrow, which is not installed: `pip install pyarrow` in "
+            "this service's environment. DeepFace's .npz and .pkl need nothing more."
         )
 
 

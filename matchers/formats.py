@@ -6,12 +6,20 @@ from pathlib import PurePath
 from typing import IO, Final, Literal, get_args
 
 from matchers.arrow import check_pyarrow, read_arrow
-from matchers.errors import GalleryFileError
+from matchers.errors import GalleryError, GalleryFileError
 from matchers.npz import read_npz
 from matchers.records import Progress, Records, read_pickle
 
 Format = Literal["pkl", "npz", "parquet", "feather"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+
+# Pickles begin with a mark only from protocol 2 on; DeepFace has always written such.
+_BEGINNINGS: Final[dict[bytes, Format]] = {
+    b"\x80": "pkl",
+    b"PK\x03\x04": "npz",
+    b"PAR1": "parquet",
+    b"ARROW1": "feather",
+}
 
 
 class UnknownFormat(GalleryFileError):
@@ -47,9 +55,20 @@ def read_records(file: IO[bytes], kind: Format, on_progress: Progress | None = N
     Raises:
         GalleryError: the file is damaged or hostile, or holds no gallery of DeepFace.
     """
+    _check_beginning(file, kind)
     file.seek(0)
     if kind == "pkl":
         return read_pickle(file, on_progress)
     if kind == "npz":
         return read_npz(file)
     return read_arrow(file, kind)
+
+
+def _check_beginning(file: IO[bytes], kind: Format) -> None:
+    file.seek(0)
+    beginning = file.read(8)
+    if not beginning:
+        raise GalleryError("it is empty")
+    for mark, other in _BEGINNINGS.items():
+        if beginning.startswith(mark) and other != kind:
+            raise GalleryError(f"by its content it is a .{other} file: give it that ending, or get the right file")

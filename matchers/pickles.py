@@ -224,6 +224,8 @@ class _Machine:
             if opcode == _STOP:
                 return True
             action = actions.get(opcode)
+            if action is None and self.position == 1:
+                raise GalleryError("it is no pickle, whatever its name says")
             if action is None:
                 raise GalleryError(
                     f"the pickle has opcode 0x{opcode:02x} at byte {self.position - 1:,}, which no gallery needs; "

@@ -150,6 +150,18 @@ def test_the_end_of_the_name_tells_the_format() -> None:
             format_of(name)
 
 
+def test_a_file_under_the_ending_of_another_format_is_told_its_own(tmp_path: Path) -> None:
+    contents = {"pkl": pickle.dumps([]), "npz": saved(), "parquet": as_parquet(table()), "feather": as_feather(table())}
+    for kind, other in zip(FORMATS, (*FORMATS[1:], FORMATS[0]), strict=True):
+        path = tmp_path / f"g.{other}"
+        path.write_bytes(contents[kind])
+        with pytest.raises(GalleryError, match=f"a .{kind} file"):
+            read(path)
+        path.write_bytes(b"")
+        with pytest.raises(GalleryError, match="it is empty"):
+            read(path)
+
+
 def test_without_pyarrow_parquet_and_feather_say_what_to_install() -> None:
     program = """
         import sys

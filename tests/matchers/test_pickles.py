@@ -298,6 +298,11 @@ def test_a_file_that_never_ends_is_refused_at_once(tmp_path: Path) -> None:
             read_gallery(path)
 
 
+def test_a_picture_is_no_pickle() -> None:
+    with pytest.raises(GalleryError, match="it is no pickle"):
+        load(b"\xff\xd8\xff\xe0")
+
+
 def test_limits_are_kept() -> None:
     nested = pickle.dumps([[[[1]]]])
     assert load(nested, Limits(max_depth=4)) == [[[[1]]]]
