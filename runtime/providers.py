@@ -48,7 +48,7 @@ class SessionOptions:
             for that the network is opened twice.
         bf16: for the OpenVINO provider, multiply in bfloat16.
         arena: for the CPU provider, keep memory for the next run. It grows with every new shape of input, so a network
-            that sees many does without.
+            that sees many does without, and gives all of its memory back after each run.
     """
 
     threads: int = 0
