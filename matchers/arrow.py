@@ -48,6 +48,8 @@ def read_arrow(file: IO[bytes], kind: Literal["parquet", "feather"]) -> Records:
     """
     check_pyarrow()
     file.seek(0)
+    # What was read is kept in Python: its own seek leaves the descriptor, which the other process gets, where it was.
+    os.lseek(file.fileno(), 0, os.SEEK_SET)
     size = os.fstat(file.fileno()).st_size
     environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryFile() as result:
