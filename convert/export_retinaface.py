@@ -3,7 +3,6 @@ installed with TensorFlow, compared with what that package computes."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import tempfile
 import time
@@ -87,15 +86,16 @@ def export_retinaface(
 
 def _compare(weights: Path, model: onnx.ModelProto, say: Say) -> Parity | None:
     """Parity with the package on random pictures; None where it or TensorFlow is not installed."""
-    if any(importlib.util.find_spec(name) is None for name in ("tensorflow", "tf_keras", "retinaface")):
+    try:
+        run = package_network(weights)
+    except ImportError as error:
         say(
-            f"{weights.name}: not compared with the package: for that, `pip install '.[cpu,convert]'` and "
-            "`pip install --no-deps retina-face gdown` into this environment"
+            f"{weights.name}: not compared with the package ({error}): for that, `pip install '.[cpu,convert]' gdown` "
+            "and `pip install --no-deps retina-face` into this environment"
         )
         return None
     import onnxruntime as ort  # noqa: PLC0415
 
-    run = package_network(weights)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
     worst = None
@@ -113,7 +113,11 @@ def _compare(weights: Path, model: onnx.ModelProto, say: Say) -> Parity | None:
 
 
 def package_network(weights: Path) -> Callable[[Array], list[Array]]:
-    """The network as the package retina-face builds it: (n, h, w, 3) float32 RGB to its nine outputs."""
+    """The network as the package retina-face builds it: (n, h, w, 3) float32 RGB to its nine outputs.
+
+    Raises:
+        ImportError: it, or what it needs, is not installed.
+    """
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     from retinaface.model import retinaface_model  # noqa: PLC0415
 
