@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from matchers.base import FloatArray, GalleryFace
-from models.card import ModelCard
 
 PICTURES = 5
 """Pictures of each person."""
@@ -78,24 +77,3 @@ class Clusters:
         )
         rows = centres[who] + spread[who, None] * noise / np.float32(np.sqrt(self.dimension))
         return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
-
-
-def made_up_card(name: str, dimension: int) -> ModelCard:
-    """Card of an embedder that does not exist."""
-    return ModelCard(
-        name=name,
-        task="embedding",
-        family="embedding",
-        layout="NCHW",
-        colour="RGB",
-        mean=(0.0, 0.0, 0.0),
-        scale=(1.0, 1.0, 1.0),
-        input_size=(112, 112),
-        dimension=dimension,
-        alignment="similarity",
-        licence="none",
-        origin="made up",
-        origin_sha256="",
-        threshold=0.68,
-        space=name,
-    )

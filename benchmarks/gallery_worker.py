@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.clusters import made_up_card
 from matchers.gallery import PklStore
 from matchers.matrix_file import matrix_path
+from tests.matchers.tiny import make_card
 
 DOMAIN = "big"
 TOP_K = 10
@@ -22,7 +22,7 @@ TOP_K = 10
 def main() -> None:
     """Serve until the input ends."""
     folder, queries = Path(sys.argv[1]), np.load(sys.argv[2])
-    store = PklStore(folder, made_up_card("arcface", queries.shape[1]), "skip")
+    store = PklStore(folder, make_card("arcface", queries.shape[1]), "skip")
     for query in queries:
         store.search(query[None], DOMAIN, None, TOP_K)
     print(json.dumps({"about": "open"}), flush=True)

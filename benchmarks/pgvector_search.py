@@ -23,11 +23,12 @@ import psycopg
 from pgvector import Vector
 from pgvector.psycopg import register_vector
 
-from benchmarks.clusters import PICTURES, Clusters, made_up_card
+from benchmarks.clusters import PICTURES, Clusters
 from benchmarks.report import RESULTS, Report, interleaved, median, percentile, ratio
 from matchers.base import FloatArray, Match
 from matchers.embedded import EmbeddedPostgres
 from matchers.pgvector import PgvectorStore
+from tests.matchers.tiny import make_card
 
 TOP_K = 10
 THRESHOLD = 0.68
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _one_domain(report, conninfo, Clusters(size, options.dimension), options)
         if options.domains:
             _many_domains(report, conninfo, options)
-        with PgvectorStore(conninfo, made_up_card("version", 8), 60.0) as store:
+        with PgvectorStore(conninfo, make_card("version", 8), 60.0) as store:
             report.facts.update(store.versions())
     report.plot("faces", ["p50, ms", "one table, exact, ms"], "milliseconds a query")
     report.finish(options.output)
@@ -103,7 +104,7 @@ def _folder(options: argparse.Namespace) -> Iterator[Path]:
 
 def _one_domain(report: Report, conninfo: str, clusters: Clusters, options: argparse.Namespace) -> None:
     queries = clusters.queries(options.queries)
-    with PgvectorStore(conninfo, made_up_card(f"size{clusters.faces}", clusters.dimension), 600.0) as store:
+    with PgvectorStore(conninfo, make_card(f"size{clusters.faces}", clusters.dimension), 600.0) as store:
         there = store.count(DOMAIN) == clusters.faces
         loaded, expected = _fill(store, DOMAIN, clusters, queries, there=there)
         started = time.monotonic()
@@ -155,7 +156,7 @@ def _many_domains(report: Report, conninfo: str, options: argparse.Namespace) ->
         for number in range(options.domains)
     }
     each = max(1, options.queries // options.domains)
-    card = made_up_card("many", options.dimension)
+    card = make_card("many", options.dimension)
     with PgvectorStore(conninfo, card, 600.0, exact_limit=options.domain_faces // 2) as store:
         asked = {domain: clusters.queries(each) for domain, clusters in galleries.items()}
         expected: list[Found] = []

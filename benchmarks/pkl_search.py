@@ -19,12 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.clusters import Clusters, made_up_card
+from benchmarks.clusters import Clusters
 from benchmarks.peers import add_options, environment, worker
 from benchmarks.report import RESULTS, Cell, Report, interleaved, median, percentile
 from matchers.base import FloatArray, Match
 from matchers.gallery import PklStore
 from matchers.matrix_file import matrix_path
+from tests.matchers.tiny import make_card
 
 TOP_K = 10
 DOMAIN = "big"
@@ -78,7 +79,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _measure(report: Report, clusters: Clusters, folder: Path, options: argparse.Namespace) -> dict[str, Cell]:
-    card = made_up_card("arcface", clusters.dimension)
+    card = make_card("arcface", clusters.dimension)
     rows, queries = clusters.rows(), clusters.queries(options.queries)
     store = PklStore(folder, card, "skip")
     filled = _seconds(lambda: store.apply(DOMAIN, [clusters.face(n, row) for n, row in enumerate(rows)], ()))
