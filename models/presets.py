@@ -33,6 +33,7 @@ class Preset:
             :class:`models.card.ModelCard`; likewise threshold, threshold_origin and notes.
         input_size: ``(width, height)`` that the network must have; None takes what the network has.
         dimension: length of an embedding that the network must have; None takes what the network has.
+        model: name of the one network that the preset is for, which galleries go by whatever its file is called.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Preset:
     threshold: float | None = None
     threshold_origin: str = ""
     notes: str = ""
+    model: str = ""
 
 
 _INSIGHTFACE_ARCFACE = Preset(
@@ -146,6 +148,7 @@ PRESETS = (
         layout="NHWC",
         colour="RGB",
         licence="MIT",
+        model="retinaface-r50",
     ),
 )
 
@@ -202,7 +205,7 @@ def make_card(
     Args:
         preset: what is known.
         changes: what the user says instead.
-        name: name of the model unless ``changes`` says another.
+        name: name of the model unless ``changes`` or the preset says another.
         signature: inputs and outputs of the network.
         origin: its source.
 
@@ -218,7 +221,7 @@ def make_card(
         raise PresetError(f"{origin.name} does not fit the preset {preset.name}: {' '.join(problems)} {advice}")
     said = {key: value for key, value in asdict(changes).items() if value is not None}
     is_embedder = preset.task == "embedding"
-    name = said.pop("name", name)
+    name = said.pop("name", preset.model or name)
     if "threshold" in said:
         said.setdefault("threshold_origin", "given on the command line")
     values = {

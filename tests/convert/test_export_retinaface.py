@@ -53,7 +53,7 @@ def portraits(group_picture: Path, models_dir: Path) -> list[Portrait]:
 def test_weights_become_a_detector_that_serves(tmp_path: Path, portraits: list[Portrait], models_dir: Path) -> None:
     h5 = save_h5(tmp_path / "any.bin", random_weights())
     assert recognise(h5) is Kind.RETINAFACE
-    output = tmp_path / "retinaface-r50.onnx"
+    output = tmp_path / "detector.onnx"
     done = export_retinaface(h5, output, lambda: portraits, changes=Changes(), divisor=DIVISOR)
     assert verify_model(output) == []
     assert (done.card.name, done.card.family, done.card.origin) == ("retinaface-r50", "retinaface-resnet50", "any.bin")
