@@ -431,8 +431,7 @@ def test_model_files_vanish_while_they_are_in_use(start: Any, world: World, mode
         assert service.analyze(world.picture, "demo")["recognized_faces"] == before == ["guest-3"]
 
 
-@pytest.mark.parametrize("jump", ["+3d", "-3d"], ids=["forward", "back"])
-def test_the_clock_jumps(start: Any, world: World, tmp_path: Path, jump: str) -> None:
+def test_the_clock_jumps(start: Any, world: World, tmp_path: Path) -> None:
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     if not found:
         pytest.skip("libfaketime is not installed (Debian: apt-get install libfaketime)")
@@ -447,9 +446,10 @@ def test_the_clock_jumps(start: Any, world: World, tmp_path: Path, jump: str) ->
     }
     with start(**{**world.environment, **faked}) as service:
         assert service.analyze(world.picture, "demo")["mode"] == "dual", service.log.read_text()
-        clock.write_text(jump)
-        for _ in range(20):
-            answer = service.analyze(world.picture, "demo")
-            assert (answer["mode"], answer["recognized_faces"]) == ("dual", ["guest-3"])
-            assert 0 < answer["timing_ms"]["total"] < 60_000
-            time.sleep(0.1)
+        for jump in ("+3d", "-3d"):
+            clock.write_text(jump)
+            for _ in range(20):
+                answer = service.analyze(world.picture, "demo")
+                assert (answer["mode"], answer["recognized_faces"]) == ("dual", ["guest-3"])
+                assert 0 < answer["timing_ms"]["total"] < 60_000
+                time.sleep(0.1)

@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,18 +73,6 @@ def test_no_training_framework_is_loaded_into_the_process(newcomer: Any) -> None
     mapped = " ".join(region.path for region in psutil.Process(newcomer.process.pid).memory_maps()).lower()
     assert "onnxruntime" in mapped
     assert not any(name in mapped for name in ("tensorflow", "keras", "libtorch"))
-
-
-def test_two_workers_serve_and_stop(start: Any, group_picture: Path, tmp_path: Path) -> None:
-    with start("--workers", "2", DATA_DIR=str(tmp_path / "data")) as service:
-        answers = service.analyze_all([(group_picture, "demo")] * 16, threads=8)
-        assert {answer["mode"] for answer in answers} == {"dual"}
-        workers = psutil.Process(service.process.pid).children(recursive=True)
-        assert len(workers) >= 2
-    deadline = time.monotonic() + 60
-    while left := [process for process in workers if is_alive(process)]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
 
 
 def is_alive(process: psutil.Process) -> bool:

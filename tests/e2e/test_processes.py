@@ -36,6 +36,10 @@ def two_workers(start: Any, data_dir: Path, tmp_path_factory: pytest.TempPathFac
         service.client.headers["Authorization"] = "one"
         eventually(lambda: len(workers(service)) == 2)
         yield service
+        family = psutil.Process(service.process.pid).children(recursive=True)
+    assert service.process.returncode == 0
+    _, alive = psutil.wait_procs(family, timeout=WITHIN)
+    assert not alive, "something was left running"
 
 
 def workers(service: Any) -> set[int]:
