@@ -15,11 +15,14 @@ from convert.ranges import LEVELS, Range
 from convert.watch import quiet_session
 from runtime.faces import FloatArray
 
+LAYING_OUT = 100
+"""To lay a number out anew takes as long as so many multiplications."""
+
 
 def delicate_first(
     model: onnx.ModelProto, ranges: Mapping[str, Range], nodes: Sequence[str], pictures: FloatArray
 ) -> list[str]:
-    """``nodes`` in the order in which it pays to keep them in float: by what int8 costs there for each multiplication.
+    """``nodes`` in the order in which it pays to keep them in float: by what int8 loses there for what float costs.
 
     Args:
         model: as :func:`convert.quantise.prepare` gives it.
@@ -29,7 +32,7 @@ def delicate_first(
     """
     chosen = {node.name: node for node in model.graph.node if node.name in nodes}
     switched = _Switched(model, ranges)
-    work = _multiplications(model)
+    work = _work(model)
     expected = switched.embed(pictures, ())
     lost = {}
     for name in nodes:
@@ -89,15 +92,19 @@ def _rounding(graph: onnx.GraphProto, name: str, span: Range) -> list[onnx.NodeP
     ]
 
 
-def _multiplications(model: onnx.ModelProto) -> dict[str, int]:
-    """Of each convolution and product for one picture, as far as shapes are known."""
-    infos = (*model.graph.value_info, *model.graph.output)
+def _work(model: onnx.ModelProto) -> dict[str, int]:
+    """What each convolution and product costs in float for one picture, in multiplications, as far as shapes are known.
+
+    Int8 and float kernels lay pictures out differently, so what goes in and comes out is laid out anew.
+    """
+    graph = model.graph
+    infos = (*graph.value_info, *graph.input, *graph.output)
     shapes = {info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in infos}
-    weights = {tensor.name: prod(tensor.dims) for tensor in model.graph.initializer}
+    weights = {tensor.name: prod(tensor.dims) for tensor in graph.initializer}
     found = {}
-    for node in model.graph.node:
+    for node in graph.node:
         if len(node.input) > 1 and node.input[1] in weights:
-            found[node.name] = weights[node.input[1]] * prod(
-                max(side, 1) for side in shapes.get(node.output[0], [])[2:]
-            )
+            places = prod(max(side, 1) for side in shapes.get(node.output[0], [])[2:])
+            moved = sum(prod(shapes.get(name, [])[1:]) for name in (node.input[0], node.output[0]))
+            found[node.name] = weights[node.input[1]] * places + LAYING_OUT * moved
     return found
