@@ -34,7 +34,7 @@ _QUERIES = 256
 
 # For each face asked for, {nearest} gives person, source, x, y and distance.
 _EACH = sql.SQL(
-    "SELECT q.i, m.person, m.distance, m.source FROM unnest(%s::vector[]) WITH ORDINALITY AS q(v, i) "
+    "SELECT q.i, m.person, m.distance, m.source FROM unnest(%b::vector[]) WITH ORDINALITY AS q(v, i) "
     "CROSS JOIN LATERAL ({nearest}) AS m "
     'ORDER BY q.i, m.distance, m.source COLLATE "C", m.x, m.y'
 )
