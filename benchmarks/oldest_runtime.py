@@ -90,7 +90,7 @@ def _compare(python: Path, model: Path, report: Report) -> bool:
             ]
     fine = min(cosines) >= least
     report.add({"model": model.name, "onnxruntime": version, "batches": " and ".join(str(len(b)) for b in pictures),
-                "smallest cosine": min(cosines), "needed": least})  # fmt: skip
+                "smallest cosine": f"{min(cosines):.7f}", "needed": f"{least}"})  # fmt: skip
     if not fine:
         report.remark(f"{model.name} gives something ELSE there")
     return fine
