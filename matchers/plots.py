@@ -127,6 +127,8 @@ def course(
         label: what is shown, for those who cannot see it.
         most: the largest value that there can be; without it the axis begins at 0.
     """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415
+
     with _style():
         figure, axes = _axes()
         for (name, points), colour in zip(values.items(), (_FIRST, _SECOND, _THIRD), strict=False):
@@ -139,8 +141,10 @@ def course(
             axes.locator_params(axis="y", integer=True)
         else:
             axes.set_ylim(bottom=min(axes.get_ylim()[0], 0.95 * most), top=1.003 * most)
-        axes.tick_params(axis="x", rotation=20)
         if axes.lines:
+            moments = AutoDateLocator(minticks=3, maxticks=6)
+            axes.xaxis.set_major_locator(moments)
+            axes.xaxis.set_major_formatter(ConciseDateFormatter(moments))
             _legend(axes)
         return _svg(figure, label)
 

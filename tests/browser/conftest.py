@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.base import AXE_FILE_PATH
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 from processes import Service, environment, run_matchers, start
 
 __all__ = ["environment", "run_matchers", "start"]
@@ -141,10 +141,14 @@ def service(start: Any, browser: Browser, images: Path, token_file: Path) -> Ite
 
 @pytest.fixture(scope="package")
 def open_tab(browser: Browser, service: Service) -> Open:
-    """Opens the page; when it is closed, there must be nothing to complain about."""
+    """Opens the page; when it is closed, there must be nothing to complain about.
 
-    @contextmanager
-    def opened(path: str = "/", size: str = "desktop", locale: str = "en-GB", refusals: Any = ()) -> Iterator[Tab]:
+    Tabs of one size and locale share what a browser keeps of files, but no cookies. ``clock``: the test moves the
+    page's time; such a tab shares nothing.
+    """
+    contexts: dict[tuple[str, str], BrowserContext] = {}
+
+    def new_context(size: str, locale: str) -> BrowserContext:
         context = browser.new_context(
             base_url=str(service.client.base_url),
             viewport=SIZES[size],
@@ -155,13 +159,27 @@ def open_tab(browser: Browser, service: Service) -> Open:
             permissions=["camera", "clipboard-read", "clipboard-write"],
         )
         context.set_default_timeout(PATIENCE_MS)
+        return context
+
+    @contextmanager
+    def opened(
+        path: str = "/", size: str = "desktop", locale: str = "en-GB", refusals: Any = (), *, clock: bool = False
+    ) -> Iterator[Tab]:
+        if clock:
+            context = new_context(size, locale)
+            context.clock.install()
+        else:
+            if (size, locale) not in contexts:
+                contexts[size, locale] = new_context(size, locale)
+            context = contexts[size, locale]
         tab = Tab(context.new_page(), urlsplit(str(service.client.base_url)).netloc, tuple(refusals))
         tab.watch()
         try:
             tab.page.goto(path)
             yield tab
         finally:
-            context.close()
+            tab.page.close()
+            context.clear_cookies()
         assert tab.complaints == []
 
     return opened

@@ -76,10 +76,8 @@ def test_a_deletion_can_be_taken_back_for_some_seconds_and_then_happens(
     def is_there() -> bool:
         return bool(service.client.get(f"/domains/{office}/people/bob").status_code == 200)
 
-    with open_tab(f"/galleries?domain={office}&person=bob") as tab:
+    with open_tab(f"/galleries?domain={office}&person=bob", clock=True) as tab:
         page = tab.page
-        page.clock.install()
-        page.reload()
         bob, told = people(page).filter(has_text="bob"), page.get_by_text("bob is deleted with all pictures.")
 
         def delete() -> None:

@@ -107,10 +107,9 @@ function dashboard(domain, changed) {
     "div",
     { class: "stack" },
     tiles,
-    h("div", { class: "columns" }, mode.element, h("section", { class: "card" }, h("h2", {}, _("What must hold first")), gates)),
+    h("div", { class: "columns" }, h("div", { class: "stack" }, mode.element, h("section", { class: "card" }, h("h2", {}, _("Changes of the mode")), lists[2])), h("section", { class: "card" }, h("h2", {}, _("What must hold first")), gates)),
     empty,
     course,
-    h("section", { class: "card" }, h("h2", {}, _("Changes of the mode")), lists[2]),
   );
   const parts = new Map();
   // Draws a part anew only when it has something new to say, so that what is read or focused stays.

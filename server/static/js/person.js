@@ -58,7 +58,7 @@ export function personView(root, domain, person) {
           "div",
           { class: "row" },
           pickButton(_("Add pictures"), take, { primary: true }),
-          cameraButton(take),
+          cameraButton(take, { narrow: true }),
           h("button", { class: "button", type: "button", onclick: () => rename(domain, person) }, icon("pencil"), _("Rename")),
           h("button", { class: "button", type: "button", onclick: () => merge(domain, person) }, icon("merge"), _("Merge")),
           h("button", { class: "button quiet", type: "button", onclick: remove }, icon("trash"), h("span", { class: "narrow-hidden" }, _("Delete"))),
