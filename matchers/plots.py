@@ -50,6 +50,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.minor.visible": False,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
+    "date.converter": "concise",
 }
 _MOST_POINTS = 2000
 _SMALLEST_RATE = 1e-5
@@ -127,8 +128,6 @@ def course(
         label: what is shown, for those who cannot see it.
         most: the largest value that there can be; without it the axis begins at 0.
     """
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter  # noqa: PLC0415
-
     with _style():
         figure, axes = _axes()
         for (name, points), colour in zip(values.items(), (_FIRST, _SECOND, _THIRD), strict=False):
@@ -142,9 +141,6 @@ def course(
         else:
             axes.set_ylim(bottom=min(axes.get_ylim()[0], 0.95 * most), top=1.003 * most)
         if axes.lines:
-            moments = AutoDateLocator(minticks=3, maxticks=6)
-            axes.xaxis.set_major_locator(moments)
-            axes.xaxis.set_major_formatter(ConciseDateFormatter(moments))
             _legend(axes)
         return _svg(figure, label)
 
