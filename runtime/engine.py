@@ -14,7 +14,6 @@ from runtime.decode import Limits, decode
 from runtime.detectors import EYES_AT_MOST, MANY_SHAPES, Detector, open_built_in, open_detector
 from runtime.embed import Embedder
 from runtime.faces import Analysis, ImageArray
-from runtime.memory import return_large_blocks
 from runtime.providers import SessionOptions, choose_provider
 from runtime.session import Sessions
 
@@ -86,7 +85,6 @@ def open_engine(settings: Settings) -> FaceEngine:
         ModelError: a model file is missing, damaged or has no card; the message gives the command that helps.
         ProviderError: the provider that was asked for cannot be loaded; the message says what to install.
     """
-    return_large_blocks()
     store = ModelStore(settings.models_path)
     detector, embedder = store.find(settings.detector, "detection"), store.find(settings.embedder, "embedding")
     check_pair(detector.card, embedder.card)
