@@ -18,13 +18,17 @@ from matchers.copying import check_faces, check_texts, copy_faces
 from matchers.database import LONG_SECONDS, Connection, Database, find_vector, lock_key, set_timeouts
 from matchers.erasure import erase
 from matchers.errors import GalleryError
-from matchers.hnsw import BREADTH_MOST, FaceIndexes, Probe
+from matchers.indexes import BREADTH_MOST, FaceIndexes, Probe
 from matchers.migrations import migrate
 from matchers.tables import FaceTables
 from models.card import ModelCard
 
 # With so many faces an exact scan still takes milliseconds; a larger domain is searched through an index.
 _EXACT_LIMIT = 20_000
+# Above, a graph is no longer the fastest way to the nearest.
+_CELLS_FROM = 50_000
+# Whom a search has found at such a share of the threshold it was made for; otherwise it goes on through more cells.
+_NEAR = 0.8
 # Candidates of an index per match asked for, at least.
 _CANDIDATES = 4
 # Faces of one person that are compared beside the candidates.
@@ -43,7 +47,7 @@ _EXACT = sql.SQL("SELECT person, source, x, y, 1 + (embedding <#> q.v) AS distan
 # The candidates of the index in their true order; then the people among them with all their faces.
 _INDEXED = sql.SQL(
     "WITH near AS MATERIALIZED (SELECT person, source, x, y, 1 + (embedding <#> q.v) AS distance FROM "
-    "(SELECT * FROM {faces} ORDER BY {nearness} LIMIT {candidates}) "
+    "(SELECT * FROM {faces} ORDER BY embedding::halfvec({d}) <#> q.v::halfvec({d}) LIMIT {candidates}) "
     "AS found {first}) "
     "SELECT person, source, x, y, distance FROM (SELECT * FROM near UNION "
     "SELECT f.person, f.source, f.x, f.y, 1 + (f.embedding <#> q.v) "
@@ -67,21 +71,27 @@ class PgvectorStore:
         timeout: seconds until a search or another short question is given up.
         exact_limit: domains of more faces than this are searched through an index, once :meth:`build_indexes` has
             made it.
+        cells_from: domains of more faces than this are searched through an index of another kind.
 
     Raises:
         StoreUnavailable: the connection string cannot be read.
     """
 
     def __init__(
-        self, conninfo: str | Callable[[], str], embedder: ModelCard, timeout: float, exact_limit: int = _EXACT_LIMIT
+        self,
+        conninfo: str | Callable[[], str],
+        embedder: ModelCard,
+        timeout: float,
+        exact_limit: int = _EXACT_LIMIT,
+        cells_from: int = _CELLS_FROM,
     ) -> None:
         self._embedder = embedder
         self._tables = FaceTables(embedder)
         self._database = Database(
             conninfo, timeout, self._define, {"hnsw.iterative_scan": "relaxed_order", "jit": "off"}
         )
-        self._indexes = FaceIndexes(self._database, self._tables, embedder.dimension, exact_limit)
-        self._breadths: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
+        self._indexes = FaceIndexes(self._database, self._tables, embedder.dimension, exact_limit, cells_from)
+        self._extents: WeakKeyDictionary[Connection, tuple[int, int]] = WeakKeyDictionary()
         # To put a query together takes a tenth of the time of a search.
         self._query = lru_cache(_QUERIES)(self._compose)
 
@@ -240,8 +250,9 @@ class PgvectorStore:
     def build_indexes(self) -> list[str]:
         """Make the indexes of all domains that outgrew an exact scan and have none, or an older kind; their names.
 
-        That takes a minute for 100,000 faces. Searches, exact or through the old one until then, and writers go on
-        meanwhile; of several processes at once, one works on a domain and the others pass it over.
+        That takes seconds for 100,000 faces, and minutes for a million. Searches, exact or through the old one until
+        then, and writers go on meanwhile; of several processes at once, one works on a domain and the others pass it
+        over.
         """
         with self._database.connection() as connection:
             missing = self._indexes.missing(connection)
@@ -322,9 +333,20 @@ class PgvectorStore:
             return []
         if probe is not None:
             probe = replace(probe, breadth=max(probe.breadth, _CANDIDATES * top_k))
-            self._set_breadth(connection, probe.breadth)
-        vectors = [Vector(row) for row in embeddings]
-        return connection.execute(self._query(domain, top_k, probe), (vectors,), prepare=True, binary=True).fetchall()
+            self._set_extent(connection, probe.breadth, probe.cells[0] if probe.cells else 1)
+        query = self._query(domain, top_k, probe)
+        rows = _asked(connection, query, embeddings)
+        if probe is None or not probe.cells:
+            return rows
+        enough = _NEAR * (self._embedder.threshold or 0)
+        near = {index for index, _, distance, _ in rows if distance <= enough}
+        rest = [index for index in range(1, len(embeddings) + 1) if index not in near]
+        if rest:
+            self._set_extent(connection, probe.breadth, probe.cells[1])
+            more = _asked(connection, query, embeddings[[index - 1 for index in rest]])
+            rows = [row for row in rows if row[0] in near]
+            rows += [(rest[index - 1], person, distance, source) for index, person, distance, source in more]
+        return rows
 
     def _compose(self, domain: str, top_k: int, probe: Probe | None) -> bytes:
         faces, first = self._tables.partition(domain), _FIRST.format(top_k=sql.Literal(top_k))
@@ -334,17 +356,20 @@ class PgvectorStore:
             nearest = _INDEXED.format(
                 faces=faces,
                 first=first,
-                nearness=probe.graph.distance("q.v", self._embedder.dimension),
+                d=sql.Literal(self._embedder.dimension),
                 candidates=sql.Literal(probe.breadth),
                 of_one=sql.Literal(_OF_ONE_PERSON),
             )
         return _EACH.format(nearest=nearest).as_bytes(None)
 
-    def _set_breadth(self, connection: Connection, breadth: int) -> None:
-        if self._breadths.get(connection) != breadth:
-            most = str(min(breadth, BREADTH_MOST))
-            connection.execute("SELECT set_config('hnsw.ef_search', %s, false)", (most,))
-            self._breadths[connection] = breadth
+    def _set_extent(self, connection: Connection, breadth: int, cells: int) -> None:
+        """How far the searches of a connection go from now on: candidates of a graph, and cells."""
+        if self._extents.get(connection) != (breadth, cells):
+            connection.execute(
+                "SELECT set_config('hnsw.ef_search', %s, false), set_config('ivfflat.probes', %s, false)",
+                (str(min(breadth, BREADTH_MOST)), str(cells)),
+            )
+            self._extents[connection] = breadth, cells
 
     def _read(self, domain: str, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of ``query`` on the partition of ``domain``, none when there is no such domain."""
@@ -369,3 +394,8 @@ class PgvectorStore:
             )
         if not np.isfinite(embeddings).all():
             raise GalleryError("an embedding holds a number that is not finite")
+
+
+def _asked(connection: Connection, query: bytes, embeddings: FloatArray) -> list[tuple[int, str, float, str]]:
+    vectors = [Vector(row) for row in embeddings]
+    return connection.execute(query, (vectors,), prepare=True, binary=True).fetchall()

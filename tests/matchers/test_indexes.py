@@ -14,9 +14,7 @@ from psycopg.conninfo import make_conninfo
 from tiny import DIMENSION, make_card, make_clusters, make_faces, unit_rows
 
 from matchers.base import FloatArray, GalleryFace, Match
-from matchers.database import find_vector
 from matchers.errors import StoreUnavailable
-from matchers.graphs import BITS, HALVES
 from matchers.pgvector import PgvectorStore
 from models.card import ModelCard
 
@@ -220,43 +218,39 @@ def waiting(database: str) -> bool:
         )
 
 
-def test_wide_embeddings_are_searched_through_their_signs(database: str) -> None:
-    faces, queries = make_clusters(120, 60, 2100)
-    conninfo = make_conninfo(database, options="-c enable_seqscan=off")
-    with PgvectorStore(conninfo, make_card("wide", 2100), 20.0, exact_limit=LIMIT) as store:
-        store.apply("demo", faces, [])
-        assert store.build_indexes() == ["demo"]
-        assert_nearly_exact(store, "demo", faces, queries)
-    assert kinds(database) == {"bits", "people"}
-    wait_for_scans(database, "_bits", len(queries))
+def test_a_domain_that_outgrows_a_graph_gets_cells_and_more_of_them(
+    store: PgvectorStore, database: str, embedder_card: ModelCard
+) -> None:
+    faces, queries = make_clusters(420, 60)
+    store.apply("demo", faces[:900], [])
+    store.build_indexes()
+    assert kinds(database) == {"hnsw", "people"}
+    indexed = make_conninfo(database, options="-c enable_seqscan=off")
+    with PgvectorStore(indexed, embedder_card, 20.0, exact_limit=LIMIT, cells_from=800) as grown:
+        assert grown.build_indexes() == ["demo"]
+        assert grown.build_indexes() == []
+        assert cells(database) == 1
+        grown.apply("demo", faces[900:], [])
+        assert_nearly_exact(grown, "demo", faces, queries)
+        assert grown.build_indexes() == ["demo"]
+        assert grown.build_indexes() == []
+        assert cells(database) == 4
+        assert_nearly_exact(grown, "demo", faces, queries)
+        newest = make_faces(3, seed=9, prefix="new-")
+        grown.apply("demo", newest, [faces[0].source])
+        assert grown.search(newest[1].embedding[None], "demo", None, 1)[0][0].source == "new-p0/1.jpg"
+    assert kinds(database) == {"cells", "people"}
+    wait_for_scans(database, "_cells", len(queries))
 
 
-def test_an_index_of_an_older_kind_serves_until_the_new_one_is_made(database: str) -> None:
-    faces, queries = make_clusters(120, 60, 512)
-    conninfo = make_conninfo(database, options="-c enable_seqscan=off")
-    with PgvectorStore(conninfo, make_card("wide", 512), 20.0, exact_limit=LIMIT) as store:
-        store.apply("demo", faces, [])
-        store.build_indexes()
-        replace_by_halves(database)
-    with PgvectorStore(conninfo, make_card("wide", 512), 20.0, exact_limit=LIMIT) as store:
-        assert store.indexed("demo")
-        assert_nearly_exact(store, "demo", faces, queries)
-        assert store.build_indexes() == ["demo"]
-        assert store.build_indexes() == []
-        assert_nearly_exact(store, "demo", faces, queries)
-    assert kinds(database) == {"bits", "people"}
-
-
-def replace_by_halves(database: str) -> None:
-    """Leave the indexes as they were before there was one on signs."""
-    with psycopg.connect(database, autocommit=True) as connection:
-        find_vector(connection)
-        row = connection.execute("SELECT partition_name FROM face_service.domains").fetchone()
-        assert row is not None
-        name = f"{row[0]}_{BITS.suffix}"
-        connection.execute(sql.SQL("DROP INDEX face_service.{}").format(sql.Identifier(name)))
-        table = sql.Identifier("face_service", row[0])
-        connection.execute(HALVES.definition(f"{row[0]}_{HALVES.suffix}", table, 512))
+def cells(database: str) -> int:
+    """How many cells the index of the only domain has."""
+    with psycopg.connect(database) as connection:
+        row = connection.execute(
+            "SELECT (regexp_match(reloptions::text, 'lists=([0-9]+)'))[1] FROM pg_class WHERE relname LIKE '%_cells'"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def kinds(database: str) -> set[str]:
@@ -264,3 +258,10 @@ def kinds(database: str) -> set[str]:
     with psycopg.connect(database) as connection:
         names = connection.execute("SELECT indexrelname FROM pg_stat_user_indexes WHERE relname ~ '^faces_'")
         return {name.rpartition("_")[2] for (name,) in names} - {"idx"}
+
+
+def test_embeddings_too_wide_for_an_index_are_scanned(database: str) -> None:
+    with PgvectorStore(database, make_card("wide", 4200), 20.0, exact_limit=5) as store:
+        store.apply("demo", make_faces(9, 4200), [])
+        assert store.build_indexes() == []
+        assert len(store.search(unit_rows(1, 4200), "demo", None, 9)[0]) == 9
