@@ -32,12 +32,14 @@ _BUILD_SECONDS = 6 * 3600.0
 
 # Faces in a cell. The time to make cells, and the memory, grow with the square of their number.
 _CELL_FACES, _CELLS_MOST = 500, 2000
+# Of fewer numbers some strangers lie under the threshold, in any cell; a graph finds more of them.
+_CELLS_DIMENSIONS = 512
 # A domain that has grown so many times gets more cells.
 _GROWTH = 4
 # Cells that a search looks through first, of 2000, and how many of fewer: of a million faces in 200,000 groups with
 # nothing in common, 40 hold somebody of the right group for 95 % of queries. When nobody is near there, four times as
 # many are looked through (python -m benchmarks.pgvector_search).
-_FIRST, _FIRST_POWER, _MORE = 40, 0.6, 4
+_FIRST, _FIRST_POWER, _FIRST_LEAST, _MORE = 40, 0.6, 8, 4
 
 # Links of a node and candidates while it is put in: the graph of 100,000 faces with five pictures of each person finds
 # who is nearest for all of 500 queries, pgvector's own 16 and 64 for 99 % (python -m benchmarks.pgvector_search).
@@ -75,7 +77,7 @@ class FaceIndexes:
     Args:
         dimension: numbers of an embedding.
         exact_limit: domains of more faces than this get indexes.
-        cells_from: domains of more faces than this get cells instead of a graph.
+        cells_from: domains of more faces than this get cells instead of a graph, if an embedding has 512 numbers.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class FaceIndexes:
         self._tables = tables
         self._dimension = dimension
         self._exact_limit = exact_limit
-        self._cells_from = cells_from
+        self._cells_from = cells_from if dimension >= _CELLS_DIMENSIONS else math.inf
         self._known: dict[str, tuple[Probe | None, float]] = {}
         self._cells: dict[str, int] = {}
         self._building: set[Connection] = set()
@@ -247,13 +249,15 @@ class FaceIndexes:
             raise StoreUnavailable(f"domain {domain!r} was deleted meanwhile") from error
         return int(row[0]) if row is not None else 0
 
-    def _outgrown(self, connection: Connection, domain: str, faces: int) -> bool:
+    def _outgrown(self, connection: Connection, domain: str, faces: float) -> bool:
+        if faces == math.inf:
+            return False
         table = self._tables.partition(domain)
         size = connection.execute("SELECT pg_table_size(%s::regclass)", (table.as_string(connection),)).fetchone()
         if size is None or size[0] <= faces * self._dimension * 4:
             return False
         query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT {}) AS first_faces")
-        row = connection.execute(query.format(table, sql.Literal(faces + 1))).fetchone()
+        row = connection.execute(query.format(table, sql.Literal(int(faces) + 1))).fetchone()
         return row is not None and row[0] > faces
 
     def _create(self, connection: Connection, domain: str, suffix: str, definition: sql.Composable) -> None:
@@ -280,7 +284,7 @@ def _graph(dimension: int) -> sql.Composed:
 def _looked_through(cells: int | None) -> tuple[int, int] | None:
     if cells is None:
         return None
-    first = math.ceil(_FIRST * (cells / _CELLS_MOST) ** _FIRST_POWER)
+    first = max(_FIRST_LEAST, math.ceil(_FIRST * (cells / _CELLS_MOST) ** _FIRST_POWER))
     return min(cells, first), min(cells, _MORE * first)
 
 

@@ -219,14 +219,15 @@ def waiting(database: str) -> bool:
 
 
 def test_a_domain_that_outgrows_a_graph_gets_cells_and_more_of_them(
-    store: PgvectorStore, database: str, embedder_card: ModelCard
+    database: str,
 ) -> None:
-    faces, queries = make_clusters(420, 60)
-    store.apply("demo", faces[:900], [])
-    store.build_indexes()
-    assert kinds(database) == {"hnsw", "people"}
+    faces, queries = make_clusters(420, 60, 512)
     indexed = make_conninfo(database, options="-c enable_seqscan=off")
-    with PgvectorStore(indexed, embedder_card, 20.0, exact_limit=LIMIT, cells_from=800) as grown:
+    with PgvectorStore(indexed, make_card("wide", 512), 20.0, exact_limit=LIMIT) as store:
+        store.apply("demo", faces[:900], [])
+        store.build_indexes()
+    assert kinds(database) == {"hnsw", "people"}
+    with PgvectorStore(indexed, make_card("wide", 512), 20.0, exact_limit=LIMIT, cells_from=800) as grown:
         assert grown.build_indexes() == ["demo"]
         assert grown.build_indexes() == []
         assert cells(database) == 1
@@ -236,7 +237,7 @@ def test_a_domain_that_outgrows_a_graph_gets_cells_and_more_of_them(
         assert grown.build_indexes() == []
         assert cells(database) == 4
         assert_nearly_exact(grown, "demo", faces, queries)
-        newest = make_faces(3, seed=9, prefix="new-")
+        newest = make_faces(3, 512, seed=9, prefix="new-")
         grown.apply("demo", newest, [faces[0].source])
         assert grown.search(newest[1].embedding[None], "demo", None, 1)[0][0].source == "new-p0/1.jpg"
     assert kinds(database) == {"cells", "people"}
