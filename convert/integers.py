@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,7 +22,7 @@ from runtime.embed import Embedder
 from runtime.faces import Crops, FloatArray
 from runtime.session import as_batch
 
-SLOWER = 1.15
+SLOWER = 1.2
 """How much more a network may cost for the sake of layers in float that bring it nearer to its source."""
 GAIN = 0.0005
 """A layer stays in float only if that brings so much mean cosine: it costs memory as well."""
@@ -91,8 +91,13 @@ class _Bench:
         self.nodes = quantisable(model)
         self.held_out = held_out
 
-    def values(self) -> list[str]:
-        return values_to_range(self._model, self.nodes)
+    def ranges(self, pictures: FloatArray, names: Iterable[str], step: Step) -> dict[str, dict[str, Range]]:
+        """For each of the ways ``names``, the range of every value as ``pictures`` show it."""
+        try:
+            seen = histograms(self._model, values_to_range(self._model, self.nodes), pictures, step)
+        except ValueError as error:
+            raise PrecisionError(f"The network cannot be calibrated: {error}.") from error
+        return {name: {value: METHODS[name](one) for value, one in seen.items()} for name in names}
 
     def attempt(self, candidate: Candidate, ranges: Mapping[str, Range]) -> _Attempt:
         nodes = [name for name in self.nodes if name not in candidate.in_float]
@@ -139,11 +144,7 @@ def choose(
     laid_out = bench.judge(blank, prepared).candidate
     if not laid_out.cosine_min >= MIN_COSINE:
         raise PrecisionError(f"Laid out for int8 the network gives other embeddings: cosine {laid_out.cosine_min:.7f}.")
-    try:
-        seen = histograms(prepared, bench.values(), calibration, step)
-    except ValueError as error:
-        raise PrecisionError(f"The network cannot be calibrated: {error}.") from error
-    ranges = {name: {value: method(one) for value, one in seen.items()} for name, method in METHODS.items()}
+    ranges = bench.ranges(calibration, METHODS, step)
     tried = []
     for name in METHODS:
         tried.append(bench.attempt(replace(blank, ranges=name), ranges[name]))
@@ -159,11 +160,10 @@ def choose(
     say(str(narrow.candidate))
     chosen = max(chosen, narrow, key=_mean)
     # How to do it is known: now every face may tell the ranges.
-    method = METHODS[chosen.candidate.ranges]
+    name = chosen.candidate.ranges
     everything = np.concatenate([calibration, as_batch(held_out, chosen.embedder.card)])
-    widened = {value: method(one) for value, one in histograms(prepared, bench.values(), everything, step).items()}
-    model = bench.attempt(chosen.candidate, widened).model
-    return Choice(model, chosen.candidate, tuple(attempt.candidate for attempt in (*tried, *layered, narrow)))
+    final = bench.attempt(chosen.candidate, bench.ranges(everything, [name], step)[name]).model
+    return Choice(final, chosen.candidate, tuple(attempt.candidate for attempt in (*tried, *layered, narrow)))
 
 
 def _try_layers(bench: _Bench, best: _Attempt, ranges: Mapping[str, Range], delicate: Sequence[str]) -> list[_Attempt]:
