@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from convert.passes import attribute, copy_model, replace_items
+from convert.passes import copy_model, replace_items
 from convert.ranges import LEVELS, Range
 from convert.watch import quiet_session
 from runtime.faces import FloatArray
@@ -31,32 +31,27 @@ def delicate_first(
         pictures: (n, ...) float32, network inputs; a few suffice.
     """
     chosen = {node.name: node for node in model.graph.node if node.name in nodes}
-    switched = _Switched(model, ranges, list(chosen.values()))
+    switched = _Switched(model, ranges)
     work = _work(model)
     expected = switched.embed(pictures, ())
     lost = {}
     for name in nodes:
         node = chosen[name]
-        cosines = (switched.embed(pictures, (node.input[0], node.input[1], node.output[0])) * expected).sum(axis=1)
+        cosines = (switched.embed(pictures, (node.input[0], node.output[0])) * expected).sum(axis=1)
         lost[name] = (1 - float(cosines.mean())) / work[name]
     return sorted(nodes, key=lambda name: -lost[name])
 
 
 class _Switched:
-    """A network in which each value, and all weights of a node, can be rounded to 8 bits or not; opened once.
+    """A network in which each value can be rounded to 8 bits or not, by an input of its own; opened once."""
 
-    Each has an input of its own that says so.
-    """
-
-    def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, Range], nodes: Sequence[onnx.NodeProto]) -> None:
+    def __init__(self, model: onnx.ModelProto, ranges: Mapping[str, Range]) -> None:
         model = copy_model(model)
         graph = model.graph
         self._feed = graph.input[0].name
         outputs = {output.name for output in graph.output}
         inserted = {name: _rounding(graph, name, one) for name, one in ranges.items() if name not in outputs}
-        weighty = {node.input[1]: node for node in nodes}
-        inserted |= {name: _rounding_weights(graph, node) for name, node in weighty.items()}
-        ordered = [one for name in (self._feed, *weighty) for one in inserted.get(name, ())]
+        ordered = list(inserted.get(self._feed, ()))
         for node in graph.node:
             for index, name in enumerate(node.input):
                 if name in inserted:
@@ -94,22 +89,6 @@ def _rounding(graph: onnx.GraphProto, name: str, span: Range) -> list[onnx.NodeP
         helper.make_node("Sub", [part["back"], name], [part["error"]]),
         helper.make_node("Mul", [part["error"], f"{name}/switch"], [part["change"]]),
         helper.make_node("Add", [name, part["change"]], [part["rounded"]]),
-    ]
-
-
-def _rounding_weights(graph: onnx.GraphProto, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-    """``weights + switch * error``, rounded for each output channel."""
-    name = node.input[1]
-    weights = numpy_helper.to_array(next(tensor for tensor in graph.initializer if tensor.name == name))
-    last = node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0))
-    channel = weights.ndim - 1 if last else 0
-    others = tuple(axis for axis in range(weights.ndim) if axis != channel)
-    scale = np.maximum(np.abs(weights).max(axis=others, keepdims=True) / (LEVELS / 2 - 1), 1e-12)
-    error = (np.rint(weights / scale) * scale - weights).astype(np.float32)
-    graph.initializer.append(numpy_helper.from_array(error, f"{name}/error"))
-    return [
-        helper.make_node("Mul", [f"{name}/error", f"{name}/switch"], [f"{name}/change"]),
-        helper.make_node("Add", [name, f"{name}/change"], [f"{name}/rounded"]),
     ]
 
 
