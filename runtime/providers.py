@@ -23,7 +23,6 @@ from runtime.bf16_graph import split_first_convolution
 from runtime.cores import core_count
 from runtime.cpu_graph import has_rectifiers, split_rectifiers
 from runtime.errors import ProviderError
-from runtime.memory import share_arena
 
 logger = logging.getLogger(__name__)
 
@@ -119,9 +118,6 @@ def _native_options(options: SessionOptions) -> ort.SessionOptions:
     native.intra_op_num_threads = options.threads or core_count()
     native.log_severity_level = 3
     native.enable_cpu_mem_arena = native.enable_mem_pattern = options.arena
-    if options.arena:
-        share_arena()
-        native.add_session_config_entry("session.use_env_allocators", "1")
     # Without spinning a network of a hundred small operators spends half of its time waking threads; beyond the end of
     # a run, or with one pause after the other, spinning would take the cores from the requests beside this one.
     native.add_session_config_entry("session.intra_op.allow_spinning", "1")
