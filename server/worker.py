@@ -78,8 +78,8 @@ class Service:
                 reload_on_sighup(app.state.reloader)
                 logger.info("serving", extra={"fields": {"pid": os.getpid()}})
             elif message["type"] == "lifespan.shutdown.failed" and _is_cancelled():
-                # Whoever pressed Ctrl-C twice knows why; all is closed by now.
-                message = {"type": "lifespan.shutdown.complete"}
+                # Whoever pressed Ctrl-C twice knows why, and all is closed by now: there is no traceback to show.
+                message = {"type": "lifespan.shutdown.failed", "message": ""}
             await send(message)
 
         self._app = app
