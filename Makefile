@@ -94,7 +94,8 @@ $(installed): pyproject.toml
 	@touch "$@"
 
 .venv/.dev: $(installed)
-	@echo "Installing the tools for tests and checks ..."
+	@echo "Installing the tools for tests and checks ... (pip complains that insightface wants opencv-python:" \
+	    "opencv-python-headless takes its place)"
 	@touch .venv/.unfinished
 	@$(pip) install --quiet --editable ".[$(EXTRAS),report,dev]"
 	@rm .venv/.unfinished
