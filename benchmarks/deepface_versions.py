@@ -88,10 +88,9 @@ class Versions:
 
 def command_line(prog: str, doc: str) -> argparse.ArgumentParser:
     """The options that these comparisons share; a description from a module's docstring."""
-    about, _, details = doc.partition("\n\n")
     parser = argparse.ArgumentParser(
         prog=f"python -m {prog}",
-        description=f"{about}\n\n{details}",
+        description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     work = Path("build/deepface-distances")

@@ -36,10 +36,9 @@ after the detector returned, `most` the most it ever was; Python, the embedder a
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 when the memory grows with the number of shapes."""
-    about, _, details = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.detector_memory",
-        description=f"{about}\n\n{details}",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--detector", help="as DETECTOR (default: retinaface-r50 of random weights)")

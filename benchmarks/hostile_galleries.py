@@ -53,10 +53,9 @@ it, or the process that reads Parquet and Feather ever held. Shown are the slowe
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 when a file is read, runs something, or takes more time or memory than it may."""
-    about, _, details = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.hostile_galleries",
-        description=f"{about}\n\n{details}",
+        description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder of the table")
