@@ -8,16 +8,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from convert.passes import (
-    Array,
-    all_constant,
-    attribute,
-    constants_of,
-    copy_model,
-    producers_of,
-    replace_items,
-    uses_of,
-)
+from convert.passes import Array, all_constant, constants_of, copy_model, producers_of, uses_of
+from runtime.onnx_graph import attribute, replace_items
 
 
 def fold_batchnorm_after_conv(model: onnx.ModelProto) -> onnx.ModelProto:

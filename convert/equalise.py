@@ -16,9 +16,10 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from convert.passes import Array, attribute, copy_model, producers_of, uses_of
+from convert.passes import Array, copy_model, producers_of, uses_of
 from convert.watch import watched
 from runtime.faces import FloatArray
+from runtime.onnx_graph import attribute
 
 MOST = 8.0
 """How much larger or smaller a channel may become, beside the middle one."""

@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from convert.passes import Array, attribute, constants_of, copy_model, producers_of, replace_items, uses_of
+from convert.passes import Array, constants_of, copy_model, producers_of, uses_of
 from convert.shape_passes import constant_reshape, drop_casts, merge_transposes
+from runtime.onnx_graph import attribute, replace_items
 
 _TO_NHWC = [0, 2, 3, 1]
 

@@ -13,6 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from convert.passes import Array
+from runtime.onnx_graph import attribute
 
 
 def batchnorm_as_affine(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -28,7 +29,7 @@ def batchnorm_as_affine(model: onnx.ModelProto) -> onnx.ModelProto:
             graph.keep(node)
             continue
         gamma, beta, mean, variance = (np.asarray(value, np.float64) for value in values)
-        factor = gamma / np.sqrt(variance + _epsilon(node))
+        factor = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
         rank = graph.rank(node.input[0])
         if rank is None:
             graph.keep(node)
@@ -134,7 +135,3 @@ class _Rewriter:
 
 def _free(stem: str, taken: Iterable[str]) -> str:
     return next(name for name in (stem, *(f"{stem}_{index}" for index in range(1, 10_000))) if name not in taken)
-
-
-def _epsilon(node: onnx.NodeProto) -> float:
-    return next((attribute.f for attribute in node.attribute if attribute.name == "epsilon"), 1e-5)

@@ -16,6 +16,8 @@ import onnx
 from onnx import numpy_helper, version_converter
 from onnx.reference import ReferenceEvaluator
 
+from runtime.onnx_graph import replace_items
+
 Array: TypeAlias = npt.NDArray[Any]
 Pass: TypeAlias = Callable[[onnx.ModelProto], onnx.ModelProto]
 
@@ -143,15 +145,6 @@ def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def replace_items(field: Any, items: Sequence[Any]) -> None:
-    """Put copies of ``items`` in the place of what a repeated field holds."""
-    copies = [type(item)() for item in items]
-    for copy, item in zip(copies, items, strict=True):
-        copy.CopyFrom(item)
-    del field[:]
-    field.extend(copies)
-
-
 def _evaluate(
     node: onnx.NodeProto, constants: dict[str, onnx.TensorProto], model: onnx.ModelProto
 ) -> Sequence[Array] | None:
@@ -209,14 +202,6 @@ def _subgraph_names(model: onnx.ModelProto) -> set[str]:
                 names.update(output.name for output in graph.output)
                 pending.extend(node for node in graph.node if _has_subgraph(node))
     return names
-
-
-def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """The value of an attribute, or ``default``."""
-    for entry in node.attribute:
-        if entry.name == name:
-            return onnx.helper.get_attribute_value(entry)
-    return default
 
 
 def _present(names: Iterable[str]) -> list[str]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto
 
-from convert.passes import constants_of, copy_model, producers_of, prune, replace_items
+from convert.passes import constants_of, copy_model, producers_of, prune
+from runtime.onnx_graph import only_reader, replace_items
 
 _INTEGERS = (TensorProto.INT8, TensorProto.UINT8)
 
@@ -38,11 +39,11 @@ def float_ends(model: onnx.ModelProto) -> onnx.ModelProto:
         if value.type.tensor_type.elem_type not in _INTEGERS:
             continue
         start = value.name
-        while (turn := _only_reader(model, start)) is not None and turn.op_type == "Transpose":
+        while (turn := only_reader(model.graph, start)) is not None and turn.op_type == "Transpose":
             start = turn.output[0]
         last = start
         for operator in ("Cast", "Sub", "Mul"):
-            reader = _only_reader(model, last)
+            reader = only_reader(model.graph, last)
             if reader is None or reader.op_type != operator:
                 return model
             if any(name != last and name not in constants for name in reader.input):
@@ -59,11 +60,6 @@ def float_ends(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 ROUNDING_PASSES = (drop_dynamic_rounding, float_ends, prune)
-
-
-def _only_reader(model: onnx.ModelProto, name: str) -> onnx.NodeProto | None:
-    readers = [node for node in model.graph.node if name in node.input]
-    return readers[0] if len(readers) == 1 else None
 
 
 def _without(model: onnx.ModelProto, renamed: dict[str, str]) -> onnx.ModelProto:

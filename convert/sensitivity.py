@@ -10,10 +10,11 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from convert.passes import copy_model, replace_items
+from convert.passes import copy_model
 from convert.ranges import LEVELS, Range
 from convert.watch import quiet_session
 from runtime.faces import FloatArray
+from runtime.onnx_graph import replace_items
 
 LAYING_OUT = 100
 """To lay a number out anew takes as long as so many multiplications."""

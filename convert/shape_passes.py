@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from convert.passes import attribute, constants_of, copy_model, producers_of, replace_items
+from convert.passes import constants_of, copy_model, producers_of
+from runtime.onnx_graph import attribute, replace_items
 
 Dimension: TypeAlias = int | str
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
+
+from runtime.onnx_graph import attribute, only_reader, replace_items
 
 _BITS = 8
 _ARITHMETIC = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}
@@ -31,7 +32,7 @@ def split_first_convolution(model: onnx.ModelProto, low: float, high: float) -> 
     graph = model.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     limits, turn, name = np.array([low, high]), None, graph.input[0].name
-    while (node := _only_reader(graph, name)) is not None and node.op_type != "Conv":
+    while (node := only_reader(graph, name)) is not None and node.op_type != "Conv":
         factor = weights.get(node.input[-1])
         if node.op_type in _ARITHMETIC and factor is not None and node.input[0] == name and np.prod(factor.dims) == 1:
             limits, turn = _ARITHMETIC[node.op_type](limits, numpy_helper.to_array(factor).item()), None
@@ -41,13 +42,13 @@ def split_first_convolution(model: onnx.ModelProto, low: float, high: float) -> 
             return False
         name = node.output[0]
     largest = np.abs(limits).max()
-    if node is None or node.input[1] not in weights or _only_reader(graph, node.input[1]) is None or not largest:
+    if node is None or node.input[1] not in weights or only_reader(graph, node.input[1]) is None or not largest:
         return False
     weight = numpy_helper.to_array(weights[node.input[1]])
-    if weight.ndim != 4 or weight.dtype != np.float32 or _attribute(node, "group", 1) != 1:
+    if weight.ndim != 4 or weight.dtype != np.float32 or attribute(node, "group", 1) != 1:
         return False
     # Split in the input's own order of axes: only nodes that follow the input directly are computed in float32.
-    first, axis = (node, 1) if turn is None else (turn, _attribute(turn, "perm", (0, 1, 2, 3))[1])
+    first, axis = (node, 1) if turn is None else (turn, attribute(turn, "perm", (0, 1, 2, 3))[1])
     parts = _split(graph, first.input[0], 2.0 ** (_BITS - math.ceil(math.log2(largest))), axis)
     first.input[0] = parts[-1].output[0]
     coarse = _rounded(weight)
@@ -55,14 +56,8 @@ def split_first_convolution(model: onnx.ModelProto, low: float, high: float) -> 
     weights[node.input[1]].CopyFrom(numpy_helper.from_array(wide, node.input[1]))
     nodes = list(graph.node)
     at = nodes.index(first)
-    del graph.node[:]
-    graph.node.extend([*nodes[:at], *parts, *nodes[at:]])
+    replace_items(graph.node, [*nodes[:at], *parts, *nodes[at:]])
     return True
-
-
-def _only_reader(graph: onnx.GraphProto, name: str) -> onnx.NodeProto | None:
-    readers = [node for node in graph.node if name in node.input]
-    return readers[0] if len(readers) == 1 else None
 
 
 def _split(graph: onnx.GraphProto, x: str, steps: float, axis: int) -> Sequence[onnx.NodeProto]:
@@ -83,7 +78,3 @@ def _rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The nearest bfloat16 of each number, ties to the even one."""
     bits = values.view(np.uint32)
     return np.asarray((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000), np.uint32).view(np.float32)
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    return next((helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)

@@ -18,6 +18,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from runtime.onnx_graph import replace_items
+
 _BLOCK = 16
 """Channels of ONNX Runtime's blocked layout with AVX-512 (8 with less); other counts stay in planes."""
 _KEEP_CHANNELS = frozenset({"BatchNormalization", "Relu", "PRelu", "Dropout", "Identity"})
@@ -50,12 +52,9 @@ def split_rectifiers(model: onnx.ModelProto, blocked: bool = _BLOCKED) -> int:
         write = _Writer(graph, node)
         nodes += write.convolutions(slope) if blocked and len(slope) % _BLOCK == 0 else write.arithmetic(slope)
         done += 1
-    del graph.node[:]
-    graph.node.extend(nodes)
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    replace_items(graph.node, nodes)
+    used = {name for node in nodes for name in node.input}
+    replace_items(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in used])
     return done
 
 
