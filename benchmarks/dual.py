@@ -17,9 +17,10 @@ from pathlib import Path
 
 import cv2
 
+from benchmarks.peers import group_picture
 from benchmarks.report import RESULTS, Report, median, percentile
 from benchmarks.serving import analyze, connect, form, served, set_mode
-from matchers.demo import DOMAIN, demo_picture
+from matchers.demo import DOMAIN
 
 MODES = ("pkl_only", "dual")
 LIMIT = 1.05
@@ -67,9 +68,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _pictures() -> dict[str, bytes]:
-    path = demo_picture()
-    if path is None:
-        raise SystemExit("the demo picture is not installed: run `make run` once")
+    path = group_picture()
     image = cv2.imread(str(path))
     if image is None:
         raise SystemExit(f"{path} cannot be read")

@@ -20,8 +20,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from models.versions import installed_versions
 
 RESULTS = Path(__file__).parent / "results"
 """Where results are kept under version control."""
@@ -87,17 +88,6 @@ def machine() -> dict[str, str]:
         "python": platform.python_version(),
     }
     return {name: value for name, value in facts.items() if value}
-
-
-def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Versions of the packages that are installed here."""
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def commit() -> str:
@@ -173,7 +163,7 @@ class Report:
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "commit": commit(),
             **machine(),
-            **versions((*_PACKAGES, *self.peers)),
+            **installed_versions((*_PACKAGES, *self.peers)),
             **self.facts,
             "command": " ".join(["python", *_command()]),
         }

@@ -33,8 +33,8 @@ import psutil
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.peers import group_picture
 from benchmarks.report import RESULTS, Report, percentile
-from matchers.demo import demo_picture
 
 DOMAIN = "demo"
 LOG = Path("build/soak.log")
@@ -214,9 +214,7 @@ def _service(workers: int, folder: Path) -> Iterator[Watched]:
 def _pictures() -> list[bytes]:
     """The demo picture whole and in parts, with six people, one or nobody, in several sizes and formats, turned by
     EXIF, and two that cannot be read."""
-    path = demo_picture()
-    if path is None:
-        raise SystemExit("the demo picture is not installed: run `make run` once")
+    path = group_picture()
     image = cv2.imread(str(path))
     if image is None:
         raise SystemExit(f"{path} cannot be read")

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from convert.passes import Array, all_constant, constants_of, copy_model, producers_of, uses_of
+from convert.passes import Array, all_constant, constants_of, copy_model, free_name, producers_of, uses_of
 from runtime.onnx_graph import attribute, replace_items
 
 
@@ -195,9 +195,7 @@ def _optional(node: onnx.NodeProto, index: int, constants: dict[str, onnx.Tensor
 
 def _set_input(model: onnx.ModelProto, node: onnx.NodeProto, index: int, value: Array) -> None:
     """Give ``node`` an initialiser of its own; what the old one was stays for others that read it."""
-    taken = {tensor.name for tensor in model.graph.initializer}
-    stem = f"{node.output[0]}_{'weight' if index == 1 else 'bias'}_folded"
-    name = next(n for n in (stem, *(f"{stem}_{i}" for i in range(1, 1000))) if n not in taken)
+    name = free_name(f"{node.output[0]}_{'weight' if index == 1 else 'bias'}_folded", constants_of(model))
     model.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
     while len(node.input) <= index:
         node.input.append("")

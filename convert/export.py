@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +18,13 @@ from convert.errors import ConvertError, ParityError, PrecisionError, RepairErro
 from convert.framework import Source, first_line
 from convert.keras_passes import KERAS_PASSES
 from convert.parity import EMBEDDER_BATCHES, MIN_COSINE, Parity, compare_outputs
-from convert.passes import apply, drop_passthrough, fold_constants
+from convert.passes import apply, copy_model, drop_passthrough, fold_constants
 from convert.portraits import Portrait, crops
 from convert.repair import repair, tool_versions, with_card
 from convert.rounding_passes import ROUNDING_PASSES
 from convert.tensorflow import open_source
 from convert.views import views
+from convert.watch import quiet_session
 from convert.weights import Kind, recognise
 from convert.write import write_atomic, write_model
 from models.card import ModelCard
@@ -32,6 +32,7 @@ from models.errors import PresetError
 from models.presets import Changes, Origin, find_preset, make_card
 from models.store import file_sha256
 from models.verify import signature
+from models.versions import installed_versions
 from runtime.embed import Embedder
 from runtime.session import SharedSession, as_batch
 
@@ -47,6 +48,7 @@ INT8_COSINE = 0.9
 
 _ARCFACE_KINDS = (Kind.LEGACY_WEIGHTS, Kind.KERAS3_WEIGHTS)
 _AGREES = 0.999999
+_FRAMEWORKS = ("tensorflow-cpu", "tensorflow", "tf-keras", "keras", "tf2onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def export(
         trial = Path(folder) / "trial.onnx"
         trial.write_bytes(model.SerializeToString())
         card = make_card(preset, changes, output.stem, signature(trial), origin)
-        card = replace(card, versions={**_framework_versions(), **tool_versions()})
+        card = replace(card, versions={**installed_versions(_FRAMEWORKS), **tool_versions()})
         trial.write_bytes(with_card(model, card))
         say(f"{weights.name}: comparing {len(model.graph.node)} nodes with the source, on random pictures and on faces")
         session = SharedSession(trial)
@@ -239,18 +241,12 @@ def first_difference(source: Source, model: onnx.ModelProto, pictures: npt.NDArr
         pictures: (n, 3, h, w) float32, as the network takes them.
     """
     least = _AGREES if source.exact else INT8_COSINE
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
+    watched = copy_model(model)
     outputs = {output.name for output in watched.graph.output}
     names = [name for node in watched.graph.node for name in node.output if name not in outputs]
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    with tempfile.TemporaryDirectory() as folder:
-        import onnxruntime as ort  # noqa: PLC0415
-
-        path = Path(folder) / "watched.onnx"
-        path.write_bytes(watched.SerializeToString())
-        session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        values = [value.ravel() for value in session.run(None, {session.get_inputs()[0].name: pictures})]
+    session = quiet_session(watched)
+    values = [value.ravel() for value in session.run(None, {session.get_inputs()[0].name: pictures})]
     layers = list(source.layers(np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))))
     agreeing: set[str] = set()
     for layer in reversed(layers):
@@ -284,16 +280,6 @@ def _require(parity: Parity, exact: bool, pictures: str, layer: str | None) -> N
 
 def _prefixed(part: str, parity: Parity) -> dict[str, float]:
     return {f"{part}_{name}": value for name, value in parity.figures().items()}
-
-
-def _framework_versions() -> dict[str, str]:
-    found = {}
-    for name in ("tensorflow-cpu", "tensorflow", "tf-keras", "keras", "tf2onnx"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def as_json(done: Exported) -> dict[str, Any]:

@@ -11,9 +11,8 @@ from typing import Literal
 from convert.errors import FetchError
 from convert.sources import Advance, Fetcher, Weights
 from convert.write import exclusive, write_model
-from models.card import ModelCard, load_card
+from models.card import ModelCard, card_or_none
 from models.catalog import CatalogEntry, Source
-from models.errors import CardError
 from models.store import is_intact, recorded_sha256
 
 RECIPE = "1"
@@ -137,7 +136,7 @@ def _present(entry: CatalogEntry, folder: Path) -> Fetched | None:
     if not is_intact(path):
         return None
     if entry.card is not None:
-        card = _card_of(path)
+        card = card_or_none(path)
         if card is None or _is_outdated(card, entry) or card != _renewed(card, entry.card):
             return None
     return _fetched(entry, path, "present", recorded_sha256(path) or "")
@@ -146,7 +145,7 @@ def _present(entry: CatalogEntry, folder: Path) -> Fetched | None:
 def _renew_card(entry: CatalogEntry, folder: Path, report: Report) -> Fetched | None:
     """Give a model whose network is up to date the card that the catalog holds today."""
     path = folder / entry.file
-    card = _card_of(path) if entry.card is not None and is_intact(path) else None
+    card = card_or_none(path) if entry.card is not None and is_intact(path) else None
     if card is None or entry.card is None or _is_outdated(card, entry):
         return None
     report(f"{entry.name}: the catalog changed; renewing the card")
@@ -169,13 +168,6 @@ def _renewed(card: ModelCard, template: ModelCard) -> ModelCard:
         versions=card.versions,
         parity=card.parity,
     )
-
-
-def _card_of(path: Path) -> ModelCard | None:
-    try:
-        return load_card(path)
-    except CardError:
-        return None
 
 
 def _fetched(entry: CatalogEntry, path: Path, state: State, sha256: str) -> Fetched:

@@ -5,14 +5,12 @@ Each is a pure function from model to model and keeps what the network computes,
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from convert.passes import Array
+from convert.passes import Array, constants_of, copy_model, free_name
 from runtime.onnx_graph import attribute
 
 
@@ -65,12 +63,11 @@ def prelu_as_max(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     """Give every node a name that no other has; those that have one keep it."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_model(model)
     taken: set[str] = set()
     for index, node in enumerate(copy.graph.node):
         if not node.name or node.name in taken:
-            node.name = _free(f"{node.op_type}_{index}", taken)
+            node.name = free_name(f"{node.op_type}_{index}", taken)
         taken.add(node.name)
     return copy
 
@@ -79,11 +76,10 @@ class _Rewriter:
     """A model whose nodes are gone over once, each kept or written in other operators."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self._model = onnx.ModelProto()
-        self._model.CopyFrom(model)
+        self._model = copy_model(model)
         self.nodes = list(model.graph.node)
         del self._model.graph.node[:]
-        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._constants = constants_of(model)
         self._names = set(self._constants) | {name for node in self.nodes for name in (*node.input, *node.output)}
         self._ranks: dict[str, int] | None = None
 
@@ -122,16 +118,11 @@ class _Rewriter:
 
     def model(self) -> onnx.ModelProto:
         """The model so far, without shapes of values that may be gone and without constants that nothing reads."""
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self._model)
+        copy = copy_model(self._model)
         del copy.graph.value_info[:]
         return copy
 
     def _name(self, node: onnx.NodeProto, part: str) -> str:
-        name = _free(f"{node.output[0]}_{part}", self._names)
+        name = free_name(f"{node.output[0]}_{part}", self._names)
         self._names.add(name)
         return name
-
-
-def _free(stem: str, taken: Iterable[str]) -> str:
-    return next(name for name in (stem, *(f"{stem}_{index}" for index in range(1, 10_000))) if name not in taken)

@@ -7,7 +7,7 @@ and what a subgraph refers to is kept.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -77,17 +77,11 @@ def drop_passthrough(model: onnx.ModelProto) -> onnx.ModelProto:
     outputs = {output.name for output in model.graph.output}
     used = uses_of(model)
     renamed: dict[str, str] = {}
-    kept = []
     for node in model.graph.node:
         is_plain = node.op_type in {"Identity", "Dropout"} and not any(used.get(name) for name in node.output[1:])
         if is_plain and node.output[0] not in outputs and node.output[0] not in _subgraph_names(model):
             renamed[node.output[0]] = renamed.get(node.input[0], node.input[0])
-            continue
-        for index, name in enumerate(node.input):
-            node.input[index] = renamed.get(name, name)
-        kept.append(node)
-    replace_items(model.graph.node, kept)
-    return model
+    return without(model, renamed)
 
 
 def prune(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -143,6 +137,24 @@ def copy_model(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     return copy
+
+
+def without(model: onnx.ModelProto, renamed: Mapping[str, str]) -> onnx.ModelProto:
+    """Change ``model``: whoever read a renamed value reads the other one, and the node that made it goes."""
+    kept = []
+    for node in model.graph.node:
+        if node.output[0] in renamed:
+            continue
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
+        kept.append(node)
+    replace_items(model.graph.node, kept)
+    return model
+
+
+def free_name(stem: str, taken: Iterable[str]) -> str:
+    """``stem``, or with the first number behind it that makes it one that is not ``taken``."""
+    return next(name for name in (stem, *(f"{stem}_{index}" for index in range(1, 10_000))) if name not in taken)
 
 
 def _evaluate(

@@ -12,7 +12,7 @@ from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType,
 from convert.equalise import equalise
 from convert.errors import PrecisionError
 from convert.layout import batchnorm_as_affine, name_nodes, prelu_as_max
-from convert.passes import apply, prune
+from convert.passes import apply, copy_model, prune
 from convert.ranges import Range
 from runtime.faces import FloatArray
 
@@ -81,8 +81,7 @@ def quantise(
     Raises:
         PrecisionError: ONNX Runtime's quantiser cannot treat the network.
     """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_model(model)
     data = {
         name: TensorData(lowest=np.array(one.low, np.float32), highest=np.array(one.high, np.float32))
         for name, one in ranges.items()

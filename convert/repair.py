@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
 import onnx
@@ -18,8 +17,9 @@ from convert.batchnorm_passes import (
 )
 from convert.errors import RepairError
 from convert.parity import SourceNetwork, compare_networks
-from convert.passes import apply, drop_passthrough, fold_constants, lower_opset, name_batch, prune
+from convert.passes import apply, copy_model, drop_passthrough, fold_constants, lower_opset, name_batch, prune
 from models.card import METADATA_KEY, ModelCard
+from models.versions import installed_versions
 
 OPSET, IR_VERSION = 17, 8
 PASSES = (
@@ -55,8 +55,7 @@ def repair(model: onnx.ModelProto, any_batch: bool) -> onnx.ModelProto:
 
 def with_card(model: onnx.ModelProto, card: ModelCard) -> bytes:
     """The ONNX file of ``model`` with ``card`` in its metadata, in place of a card that it had."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_model(model)
     others = {entry.key: entry.value for entry in copy.metadata_props if entry.key != METADATA_KEY}
     onnx.helper.set_model_props(copy, others | {METADATA_KEY: card.to_json()})
     data: bytes = copy.SerializeToString(deterministic=True)
@@ -89,10 +88,4 @@ def change_card(data: bytes, card: ModelCard) -> bytes:
 
 def tool_versions() -> dict[str, str]:
     """Versions of the packages that write and run ONNX here."""
-    found = {}
-    for name in ("onnx", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(("onnx", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"))

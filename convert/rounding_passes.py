@@ -9,8 +9,8 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto
 
-from convert.passes import constants_of, copy_model, producers_of, prune
-from runtime.onnx_graph import only_reader, replace_items
+from convert.passes import constants_of, copy_model, producers_of, prune, without
+from runtime.onnx_graph import only_reader
 
 _INTEGERS = (TensorProto.INT8, TensorProto.UINT8)
 
@@ -27,7 +27,7 @@ def drop_dynamic_rounding(model: onnx.ModelProto) -> onnx.ModelProto:
         rounded = producers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
         if rounded is not None and rounded.op_type == "DynamicQuantizeLinear" and node.input[0] == rounded.output[0]:
             renamed[node.output[0]] = rounded.input[0]
-    return _without(model, renamed)
+    return without(model, renamed)
 
 
 def float_ends(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -56,20 +56,7 @@ def float_ends(model: onnx.ModelProto) -> onnx.ModelProto:
         if rounded is not None and rounded.op_type == "QuantizeLinear":
             value.name = rounded.input[0]
             value.type.tensor_type.elem_type = TensorProto.FLOAT
-    return _without(model, renamed)
+    return without(model, renamed)
 
 
 ROUNDING_PASSES = (drop_dynamic_rounding, float_ends, prune)
-
-
-def _without(model: onnx.ModelProto, renamed: dict[str, str]) -> onnx.ModelProto:
-    """Whoever read a renamed value reads the other one; the node that made it goes."""
-    kept = []
-    for node in model.graph.node:
-        if node.output[0] in renamed:
-            continue
-        for index, name in enumerate(node.input):
-            node.input[index] = renamed.get(name, name)
-        kept.append(node)
-    replace_items(model.graph.node, kept)
-    return model

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from convert.passes import constants_of, copy_model, producers_of
+from convert.passes import constants_of, copy_model, producers_of, without
 from runtime.onnx_graph import attribute, replace_items
 
 Dimension: TypeAlias = int | str
@@ -42,18 +42,12 @@ def drop_casts(model: onnx.ModelProto) -> onnx.ModelProto:
     model = copy_model(model)
     types, outputs = _types(model), {output.name for output in model.graph.output}
     renamed: dict[str, str] = {}
-    kept = []
     for node in model.graph.node:
         if node.op_type == "Cast" and node.output[0] not in outputs:
             known = types.get(node.input[0])
             if known is not None and known[0] == attribute(node, "to", 0):
                 renamed[node.output[0]] = renamed.get(node.input[0], node.input[0])
-                continue
-        for index, name in enumerate(node.input):
-            node.input[index] = renamed.get(name, name)
-        kept.append(node)
-    replace_items(model.graph.node, kept)
-    return model
+    return without(model, renamed)
 
 
 def merge_transposes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -25,7 +25,7 @@ from matchers.commands import (
     validate,
 )
 from matchers.commands.base import BAD_INPUT, EXIT_STATUS, InputError
-from matchers.errors import GalleryFileError, InvalidName, MatcherError, UnknownDomain
+from matchers.errors import GalleryFileError, InvalidName, MatcherError, NoPgvector, UnknownDomain
 from matchers.evaluation import EvaluationError
 from matchers.folder import FolderError
 from matchers.html import ReportError
@@ -57,6 +57,7 @@ _WRONG_INPUT = (
     InvalidName,
     FolderError,
     GalleryFileError,
+    NoPgvector,
     UnknownDomain,
     UnknownLanguage,
     ImageError,

@@ -5,7 +5,6 @@ One file per domain under ``DATA_DIR/audit``, one JSON object a line, only ever 
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from matchers.errors import StoreUnavailable
+from matchers.files import locked
 from matchers.gates import GateResult
 from matchers.names import domain_name
 from models.settings import Settings
@@ -111,12 +111,8 @@ class AuditLog:
         path = self._path(domain)
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with locked(path, os.O_APPEND) as descriptor:
                 yield descriptor
-            finally:
-                os.close(descriptor)
         except OSError as error:
             raise StoreUnavailable(f"{path} cannot be written: {error.strerror}") from error
 

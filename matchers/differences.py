@@ -25,10 +25,6 @@ _BATCH = 500
 _DISTANCE = 1e-5
 
 
-class NoPgvector(StoreUnavailable):
-    """There is nothing to compare with: pgvector is switched off."""
-
-
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A picture that the stores do not hold alike.
@@ -74,7 +70,7 @@ def differences(stores: Stores, domain: str) -> tuple[Difference, ...]:
         StoreUnavailable: pgvector does not answer.
         GalleryError: the PKL gallery cannot be read.
     """
-    pgvector = _pgvector(stores)
+    pgvector = stores.needed_pgvector()
     return compare_faces(stores.pkl.faces(domain), pgvector.faces(domain))
 
 
@@ -115,7 +111,7 @@ def repair(stores: Stores, domain: str, direction: Direction, *, dry_run: bool =
         NoPgvector, StoreUnavailable: pgvector does not answer, or the PKL gallery cannot be written.
         GalleryError: the PKL gallery cannot be read, or a face does not fit it.
     """
-    pgvector = _pgvector(stores)
+    pgvector = stores.needed_pgvector()
     to_pkl = direction == "pgvector_to_pkl"
     held = domain in pgvector.domains() if to_pkl else stores.pkl.path(domain).exists()
     if not held:
@@ -149,14 +145,6 @@ def _fill_pgvector(
         pgvector.apply(domain, [face for source in batch for face in origin.get(source, ())], batch)
     if any(source not in origin for source in sources):
         pgvector.purge(domain)
-
-
-def _pgvector(stores: Stores) -> PgvectorStore:
-    if stores.pgvector is not None:
-        return stores.pgvector
-    if stores.pgvector_error:
-        raise StoreUnavailable(stores.pgvector_error)
-    raise NoPgvector("pgvector is switched off: VECTOR_DB_ENABLED is false")
 
 
 def _is_damaged(stores: Stores, domain: str) -> bool:

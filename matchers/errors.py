@@ -47,3 +47,7 @@ class GalleryMismatch(GalleryFileError):
 
 class StoreUnavailable(MatcherError):
     """A store cannot answer at present (down, timed out, breaker open)."""
+
+
+class NoPgvector(StoreUnavailable):
+    """What was asked needs pgvector, which is switched off."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import tempfile
@@ -9,10 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeAlias
 
 from matchers.errors import GalleryError
 
+Stamp: TypeAlias = tuple[int, int, int]
 _SUFFIX = ".part"
 
 
@@ -65,6 +67,39 @@ def open_regular(path: Path, limit: int) -> Iterator[IO[bytes]]:
         if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
             raise GalleryError(f"it is no file of at most {limit:,} bytes")
         yield file
+
+
+@contextmanager
+def locked(path: Path, flags: int = 0) -> Iterator[int]:
+    """A file, made where it is not there, open and locked: whoever else locks it waits until all is done here.
+
+    Args:
+        flags: of :func:`os.open`, besides those to read, write and make it.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """What differs once another file has taken the place of this one; None where there is no file.
+
+    Raises:
+        GalleryError: that cannot be told.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise GalleryError(f"{path} cannot be read: {error.strerror}") from error
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def remove_parts(path: Path) -> None:

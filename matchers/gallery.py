@@ -5,10 +5,8 @@ A large gallery has a file beside it that is mapped into memory and scanned ther
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +17,7 @@ from pathlib import Path
 from matchers.base import Entry, FloatArray, GalleryFace, Match
 from matchers.columns import Change, Columns, raw, text
 from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
-from matchers.files import remove_parts, written_atomically
+from matchers.files import Stamp, locked, remove_parts, stamp_of, written_atomically
 from matchers.gallery_names import gallery_file
 from matchers.matrix_file import matrix_path, open_matrix, write_matrix
 from matchers.names import domain_name, is_domain_name
@@ -32,8 +30,7 @@ from models.card import ModelCard
 _CHECK_SECONDS = 0.2
 # A smaller gallery is read from its .pkl in well under a second.
 _MAPPED_FROM = 2000
-_Stamp = tuple[int, int, int]
-_NO_STAMP: _Stamp = (0, 0, 0)
+_NO_STAMP: Stamp = (0, 0, 0)
 
 _logger = logging.getLogger(__name__)
 
@@ -42,7 +39,7 @@ _logger = logging.getLogger(__name__)
 class _Gallery:
     """A gallery in memory, or mapped there, and the file that it was read from."""
 
-    stamp: _Stamp
+    stamp: Stamp
     columns: Columns
 
 
@@ -53,7 +50,7 @@ class _Slot:
     lock: threading.Lock = field(default_factory=threading.Lock)
     gallery: _Gallery | None = None
     checked: float = -math.inf
-    refused: tuple[_Stamp, str] | None = None
+    refused: tuple[Stamp, str] | None = None
 
 
 class PklStore:
@@ -165,7 +162,7 @@ class PklStore:
             change = Change.of(self._on_disk(domain, path), added, gone)
             matrix_path(path).unlink(missing_ok=True)
             _write(path, change)
-            gallery = _Gallery(_stamp(path) or _NO_STAMP, self._laid_out(path, change))
+            gallery = _Gallery(stamp_of(path) or _NO_STAMP, self._laid_out(path, change))
         slot = self._slots.setdefault(domain, _Slot())
         with slot.lock:
             slot.gallery, slot.checked = gallery, -math.inf
@@ -193,7 +190,7 @@ class PklStore:
         path = self.path(domain)
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._locked(domain):
+            with locked(self.root / f".{domain}.lock"):
                 path.parent.mkdir(exist_ok=True)
                 remove_parts(path)
                 remove_parts(matrix_path(path))
@@ -201,18 +198,8 @@ class PklStore:
         except OSError as error:
             raise StoreUnavailable(f"the gallery {path} cannot be written: {error.strerror}") from error
 
-    @contextmanager
-    def _locked(self, domain: str) -> Iterator[None]:
-        """Until all is done, nobody else writes beside the domain's gallery."""
-        descriptor = os.open(self.root / f".{domain}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
     def _on_disk(self, domain: str, path: Path) -> Columns:
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         if stamp is None:
             return Columns.of((), self._dimension)
         slot = self._slots.get(domain)
@@ -225,7 +212,7 @@ class PklStore:
         path = self.path(domain)
         slot = self._slots.get(domain)
         if slot is None:
-            if _stamp(path) is None:
+            if stamp_of(path) is None:
                 return None
             slot = self._slots.setdefault(domain, _Slot())
         gallery = slot.gallery
@@ -241,7 +228,7 @@ class PklStore:
 
     def _refresh(self, slot: _Slot, domain: str, path: Path) -> _Gallery | None:
         slot.checked = time.monotonic()
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         if stamp is None:
             slot.gallery = None
             self._slots.pop(domain, None)
@@ -264,15 +251,15 @@ class PklStore:
             raise GalleryError(slot.refused[1])
         return slot.gallery
 
-    def _load(self, domain: str, path: Path, stamp: _Stamp) -> _Gallery:
+    def _load(self, domain: str, path: Path, stamp: Stamp) -> _Gallery:
         """The gallery of a file, mapped where it can be; of several processes, one reads the file for all."""
         columns = self._mapped(path)
         if columns is None and (stamp[1] >= self._mapped_from * self._dimension or matrix_path(path).exists()):
-            with suppress(OSError), self._locked(domain):
+            with suppress(OSError), locked(self.root / f".{domain}.lock"):
                 columns = self._mapped(path)
                 if columns is None:
                     columns = self._read(path)
-                    if _stamp(path) == stamp:
+                    if stamp_of(path) == stamp:
                         columns = self._laid_out(path, Change.none(columns))
         return _Gallery(stamp, columns if columns is not None else self._read(path))
 
@@ -302,16 +289,6 @@ class PklStore:
                 "set EMBEDDER to the model that the gallery was made with, or run `python -m matchers sync` again"
             )
         return Columns.of(faces, self._dimension)
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise GalleryError(f"{path} cannot be read: {error.strerror}") from error
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _write(path: Path, change: Change) -> None:

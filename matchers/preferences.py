@@ -5,9 +5,7 @@ One small JSON file per domain under ``DATA_DIR/domains``. A process sees what a
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,14 +16,13 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from matchers.errors import GalleryError, StoreUnavailable
-from matchers.files import remove_parts, written_atomically
+from matchers.files import Stamp, locked, remove_parts, stamp_of, written_atomically
 from matchers.names import domain_name
 from models.card import ModelCard
 from models.errors import CardError
 from models.settings import Mode, Settings
 
 _CHECK_SECONDS = 0.5
-_Stamp = tuple[int, int, int]
 
 _log = logging.getLogger("matchers.preferences")
 
@@ -59,7 +56,7 @@ class _Known:
     """What was read last, of which state of the file, and when that was last looked at (``time.monotonic``)."""
 
     preferences: Preferences
-    stamp: _Stamp | None
+    stamp: Stamp | None
     checked: float
 
 
@@ -89,7 +86,7 @@ class PreferenceStore:
             return known.preferences
         path = self.path(domain)
         try:
-            stamp = _stamp(path)
+            stamp = stamp_of(path)
             if known is not None and stamp == known.stamp:
                 read = known.preferences
             else:
@@ -111,11 +108,11 @@ class PreferenceStore:
         """
         path = self.path(domain)
         with self._locked(path):
-            before = _NOTHING if _stamp(path) is None else _read(path)
+            before = _NOTHING if stamp_of(path) is None else _read(path)
             after = change(before)
             with written_atomically(path) as file:
                 file.write(_JSON.dump_json(after, indent=2) + b"\n")
-            self._known[domain] = _Known(after, _stamp(path), time.monotonic())
+            self._known[domain] = _Known(after, stamp_of(path), time.monotonic())
         return before, after
 
     def set_threshold(self, domain: str, embedder: ModelCard, threshold: float) -> float | None:
@@ -136,7 +133,7 @@ class PreferenceStore:
             StoreUnavailable: the file cannot be deleted.
         """
         path = self.path(domain)
-        if _stamp(path) is not None:
+        if stamp_of(path) is not None:
             with self._locked(path):
                 path.unlink(missing_ok=True)
         self._known.pop(domain, None)
@@ -145,13 +142,9 @@ class PreferenceStore:
     def _locked(self, path: Path) -> Iterator[None]:
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with locked(self.root / ".lock"):
                 remove_parts(path)
                 yield
-            finally:
-                os.close(descriptor)
         except OSError as error:
             raise StoreUnavailable(f"{path} cannot be written: {error.strerror}") from error
 
@@ -182,16 +175,6 @@ def domain_threshold(settings: Settings, embedder: ModelCard, domain: str) -> fl
     """
     own = open_preferences(settings).get(domain).threshold(embedder)
     return default_threshold(settings, embedder) if own is None else own
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise GalleryError(f"{path} cannot be read: {error.strerror}") from error
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _read(path: Path) -> Preferences:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from matchers.embedded import EmbeddedPostgres
-from matchers.errors import StoreUnavailable
+from matchers.errors import NoPgvector, StoreUnavailable
 from matchers.gallery import PklStore
 from matchers.jobs import JobFolder
 from matchers.pgvector import PgvectorStore
@@ -40,6 +40,19 @@ class Stores:
     pgvector_error: str = ""
     retention: Retention = field(default_factory=Retention)
     spool_bytes: int = 64 * 2**20
+
+    def needed_pgvector(self) -> PgvectorStore:
+        """pgvector, for what cannot be done without it.
+
+        Raises:
+            NoPgvector: it is switched off.
+            StoreUnavailable: it could not be opened.
+        """
+        if self.pgvector is not None:
+            return self.pgvector
+        if self.pgvector_error:
+            raise StoreUnavailable(self.pgvector_error)
+        raise NoPgvector("pgvector is switched off: VECTOR_DB_ENABLED is false")
 
     @property
     def data_dir(self) -> Path:

@@ -69,11 +69,12 @@ def run_here(
         sizes: measure the agreement over the size of the gallery too.
 
     Raises:
-        ValidationError: pgvector is switched off, or a store does not hold the domain.
+        NoPgvector: pgvector is switched off.
+        ValidationError: a store does not hold the domain.
         StoreUnavailable: pgvector does not answer at all.
     """
     engine, stores, settings, domain = here.engine, here.stores, here.settings, here.domain
-    pgvector = _pgvector(stores)
+    pgvector = stores.needed_pgvector()
     holdings = stores.pkl.inventory(domain), pgvector.inventory(domain)
     for name, store in (("the PKL galleries", stores.pkl), ("pgvector", pgvector)):
         if domain not in store.domains():
@@ -109,14 +110,6 @@ def run_here(
         sizes_note=note,
     )
     return answers, context
-
-
-def _pgvector(stores: Stores) -> PgvectorStore:
-    if stores.pgvector is not None:
-        return stores.pgvector
-    if stores.pgvector_error:
-        raise StoreUnavailable(stores.pgvector_error)
-    raise ValidationError("pgvector is switched off; there is nothing to compare. Set VECTOR_DB_ENABLED=true.")
 
 
 def _read(engine: FaceEngine, image: Image) -> _Read:

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from models.builtin import BUILT_IN
-from models.card import ModelCard, load_card
+from models.card import card_or_none, load_card
 from models.catalog import load_catalog
-from models.errors import CardError, ModelError
+from models.errors import ModelError
 from models.settings import Settings
 from models.store import ModelStore, file_sha256, is_intact, recorded_sha256
 from models.verify import signature, verify_model
@@ -103,7 +103,7 @@ def list_models(folder: Path) -> list[dict[str, Any]]:
     entries = load_catalog().entries
     for entry in entries:
         path = folder / entry.file
-        card = _card_or_none(path) if entry.card is not None else None
+        card = card_or_none(path) if entry.card is not None else None
         shown = card or entry.card
         rows.append(
             {
@@ -134,7 +134,7 @@ def list_models(folder: Path) -> list[dict[str, Any]]:
     ]
     for name in sorted(set(store.names()) - {Path(entry.file).stem for entry in entries}):
         path = store.path(name)
-        card = _card_or_none(path)
+        card = card_or_none(path)
         rows.append(
             {
                 "name": name,
@@ -193,7 +193,7 @@ def _verify(options: argparse.Namespace, folder: Path) -> int:
     results = []
     for name in names:
         path = store.path(name)
-        card = _card_or_none(path)
+        card = card_or_none(path)
         problems = verify_model(path)
         sound = sound and not problems
         parity = dict(card.parity) if card else {}
@@ -204,13 +204,6 @@ def _verify(options: argparse.Namespace, folder: Path) -> int:
     if options.json:
         print(json.dumps({"status": "success" if sound else "error", "models": results}, ensure_ascii=False))
     return 0 if sound else 1
-
-
-def _card_or_none(path: Path) -> ModelCard | None:
-    try:
-        return load_card(path)
-    except CardError:
-        return None
 
 
 def _state(path: Path) -> str:

@@ -176,6 +176,14 @@ def load_card(path: Path) -> ModelCard:
     return read_card(metadata, path)
 
 
+def card_or_none(path: Path) -> ModelCard | None:
+    """The same; None where there is none that is valid."""
+    try:
+        return load_card(path)
+    except CardError:
+        return None
+
+
 # Field numbers of onnx.proto: ModelProto.metadata_props = 14, StringStringEntryProto.key = 1 and .value = 2.
 _METADATA_PROPS, _KEY, _VALUE = 14, 1, 2
 

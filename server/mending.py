@@ -7,7 +7,8 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from matchers.differences import DIRECTIONS, NoPgvector, by_person, differences, repair
+from matchers.differences import DIRECTIONS, by_person, differences, repair
+from matchers.errors import NoPgvector
 from matchers.journal import pending
 from server.backend import enter_domain
 from server.domains import require_domain

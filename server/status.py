@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from matchers.errors import MatcherError
 from matchers.service import Stores
 from models.card import ModelCard
 from models.settings import Settings
+from models.versions import installed_versions
 from runtime.engine import FaceEngine
 from server.backend import backend_of
 from server.doctor import examine_running
@@ -56,7 +57,7 @@ class Inspector:
                 _model("embedder", self._engine.embedder_card),
             ],
             "database": self._database(),
-            "versions": {"python": platform.python_version(), **_installed()},
+            "versions": {"python": platform.python_version(), **installed_versions(_PACKAGES)},
             "findings": [asdict(finding) for finding in findings],
         }
 
@@ -86,13 +87,3 @@ async def status(request: Request) -> Response:
 
 def _model(role: str, card: ModelCard) -> dict[str, Any]:
     return {"role": role, "card": asdict(card)}
-
-
-def _installed() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

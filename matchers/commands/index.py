@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from matchers.commands.base import OK, Commands, InputError, add_command, opened_stores, print_json
-from matchers.errors import StoreUnavailable
+from matchers.commands.base import OK, Commands, add_command, opened_stores, print_json
 from models.settings import Settings
 
 
@@ -26,12 +25,9 @@ def add(commands: Commands) -> None:
 
 def _index(args: argparse.Namespace, settings: Settings) -> int:
     with opened_stores(settings) as stores:
-        if stores.pgvector is None:
-            if stores.pgvector_error:
-                raise StoreUnavailable(stores.pgvector_error)
-            raise InputError("there is nothing to index: VECTOR_DB_ENABLED is false")
-        built = stores.pgvector.build_indexes()
-        indexed = [domain for domain in stores.pgvector.domains() if stores.pgvector.indexed(domain)]
+        pgvector = stores.needed_pgvector()
+        built = pgvector.build_indexes()
+        indexed = [domain for domain in pgvector.domains() if pgvector.indexed(domain)]
     if args.json:
         print_json({"built": built, "indexed": indexed})
     elif built:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from matchers.commands.base import OK, Commands, InputError, add_command, opened_stores, print_json
-from matchers.errors import StoreUnavailable, UnknownDomain
+from matchers.commands.base import OK, Commands, add_command, opened_stores, print_json
+from matchers.errors import UnknownDomain
 from matchers.names import domain_name
 from models.settings import Settings
 
@@ -28,13 +28,10 @@ def add(commands: Commands) -> None:
 def _purge(args: argparse.Namespace, settings: Settings) -> int:
     domain = domain_name(args.domain)
     with opened_stores(settings) as stores:
-        if stores.pgvector is None:
-            if stores.pgvector_error:
-                raise StoreUnavailable(stores.pgvector_error)
-            raise InputError("there is nothing to purge: VECTOR_DB_ENABLED is false")
-        if domain not in stores.pgvector.domains():
+        pgvector = stores.needed_pgvector()
+        if domain not in pgvector.domains():
             raise UnknownDomain(f"pgvector holds no domain {domain!r}")
-        stores.pgvector.purge(domain, indexed=True)
+        pgvector.purge(domain, indexed=True)
     if args.json:
         print_json({"domain": domain, "purged": True})
     else:

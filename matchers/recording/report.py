@@ -14,7 +14,6 @@ from matchers.differences import differences
 from matchers.errors import MatcherError, StoreUnavailable
 from matchers.gates import GateResult, Gates, check, not_known
 from matchers.modes import dual_since
-from matchers.pgvector import PgvectorStore
 from matchers.recording.figures import Bucket, Disagreement, Recorded, Window, recorded, summary
 from matchers.service import Stores
 from matchers.summary import Summary
@@ -97,10 +96,10 @@ def report(judge: Judge, window: Window, limit: int = 50, buckets: int = 60) -> 
         buckets: at most so many points in the course over time.
 
     Raises:
-        StoreUnavailable: pgvector does not answer.
+        StoreUnavailable: pgvector is switched off or does not answer.
     """
     stores = judge.stores
-    found = recorded(_pgvector(stores).database, window, limit, buckets)
+    found = recorded(stores.needed_pgvector().database, window, limit, buckets)
     usual = judge.window(window.domain)
     same = window.since == usual.since and window.until >= usual.until - timedelta(minutes=1)
     return Report(
@@ -149,12 +148,6 @@ def as_json(found: Report) -> dict[str, Any]:
         ],
         "waiting": found.waiting,
     }
-
-
-def _pgvector(stores: Stores) -> PgvectorStore:
-    if stores.pgvector is None:
-        raise StoreUnavailable(stores.pgvector_error or "pgvector is switched off: VECTOR_DB_ENABLED is false")
-    return stores.pgvector
 
 
 def _bucket(bucket: Bucket) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from matchers.base import GalleryFace
-from matchers.differences import Difference, NoPgvector, by_person, differences, repair
-from matchers.errors import GalleryError, StoreUnavailable, UnknownDomain
+from matchers.differences import Difference, by_person, differences, repair
+from matchers.errors import GalleryError, NoPgvector, StoreUnavailable, UnknownDomain
 from matchers.gallery import PklStore
 from matchers.journal import write_both
 from matchers.pgvector import PgvectorStore
