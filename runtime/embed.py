@@ -11,7 +11,7 @@ from runtime.providers import CUDA
 from runtime.session import SharedSession, as_batch
 
 BATCH = 4
-"""Faces of one run on a CPU, where more at once are no faster each and cost memory: 1 to 4, never filled up."""
+"""Faces of one run on several cores of a CPU, where more at once are no faster each: 1 to 4, never filled up."""
 GPU_BATCHES = (1, 2, 4, 8, 16, 32)
 """Batch sizes of a GPU, where one run with more costs little more; the rest of a batch is filled up. Only these few
 sizes reach ONNX Runtime, whose memory arena grows with every new input shape."""
@@ -69,17 +69,15 @@ class Embedder:
         return np.asarray(vectors / np.maximum(norms, 1e-12), np.float32)
 
     def _run_parts(self, crops: Crops) -> list[FloatArray]:
-        """On a CPU: several batches side by side where there is a face for every core, else one after the other."""
+        """On a CPU: side by side where there is a face for every core, else in batches, one after the other."""
         cores = self.session.side_by_side
-        count = -(-len(crops) // BATCH)
-        if len(crops) < max(cores, 2):
+        if cores == 1 or len(crops) < cores:
             return [self._run(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
-        # As many batches as there are cores, or a multiple.
-        count = -(-count // cores) * cores
+        # One by one: on one core a batch is no faster, and each of its faces costs memory in each of the runs.
         name = self.session.inputs[0]
-        feeds = [{name: as_batch(part, self.card)} for part in np.array_split(crops, min(count, len(crops)))]
+        feeds = [{name: as_batch(crop[None], self.card)} for crop in crops]
         answers = self.session.run_each(feeds, self.session.outputs[:1])
-        return [np.asarray(output.reshape(len(output), -1), np.float32) for (output,) in answers]
+        return [np.asarray(output.reshape(1, -1), np.float32) for (output,) in answers]
 
     def _run(self, crops: Crops) -> FloatArray:
         count = len(crops)

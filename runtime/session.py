@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
 import weakref
@@ -21,6 +20,7 @@ from models.card import ModelCard, read_card
 from models.errors import ModelError
 from runtime.cores import core_count
 from runtime.errors import RuntimeFault
+from runtime.memory import return_memory
 from runtime.providers import CPU, SessionOptions, create_session, prepared
 
 Tensor = npt.NDArray[Any]
@@ -114,7 +114,7 @@ class SharedSession:
             results: list[Tensor] = session.run(list(outputs) if outputs else None, dict(feeds))
         if not self.options.arena:
             # Without an arena the allocator keeps what the run has freed: hundreds of megabytes for each thread.
-            _return_memory()
+            return_memory()
         return results
 
     @property
@@ -171,7 +171,7 @@ class SharedSession:
                 f"{self.path} cannot be opened as an ONNX model: {str(error).splitlines()[0][:200]}. "
                 "Run `python -m models verify` to see which files are damaged."
             ) from error
-        _return_memory()
+        return_memory()
         return _Opened(light, heavy, pool)
 
     def _forget_inherited(self) -> None:
@@ -180,13 +180,6 @@ class SharedSession:
             # Destroying it would wait for threads that do not exist in this process.
             self._inherited.append(self._opened)
             self._opened = None
-
-
-def _return_memory() -> None:
-    """Give what the allocator keeps free back to the system: after a network was opened about the size of its file."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:
-        trim(0)
 
 
 def _call(method: weakref.WeakMethod[Any]) -> None:

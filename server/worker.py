@@ -16,6 +16,7 @@ from matchers.errors import MatcherError
 from matchers.service import Stores, open_stores
 from models.settings import Settings
 from runtime.engine import FaceEngine, open_engine
+from runtime.memory import share_one_arena
 from server.app import create_app
 from server.backend import changeable
 from server.drain import drain_on_sigterm
@@ -42,6 +43,7 @@ def build(settings: Settings | None = None) -> ASGIApp:
     """
     settings = settings or Settings()
     configure_logging(settings.log_format)
+    share_one_arena()
     engine = open_engine(settings)
     changeable(settings, engine)
     return Service(settings, engine)
