@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import IO, Final
@@ -19,13 +19,14 @@ from matchers.names import domain_name
 from matchers.pickles import Limits
 from matchers.records import Gallery, Progress, Records, gallery_of
 from matchers.service import Stores
-from matchers.sources import path_parts
+from matchers.sources import folders
 from matchers.sync import StoreReport
 from models.card import ModelCard
 
 MAX_BYTES: Final = Limits().max_bytes
 """Larger files are not read."""
 
+_SHOWN: Final = 3
 IMPORT_STAGES: Final = 4
 Stage = Callable[[str], Progress]
 """Begins a step of the work, told by a text; gives what to call with how far that step is."""
@@ -84,7 +85,7 @@ def import_gallery(
     *,
     stage: Stage,
     accept: Collection[str] = (),
-    root: str = "",
+    roots: Collection[str] = (),
     dry_run: bool = False,
 ) -> ImportReport:
     """Bring every face of a gallery file into both stores.
@@ -97,7 +98,8 @@ def import_gallery(
         stage: begins each step.
         embedder, detector: card of the embedder and name of the detector's card in use.
         accept: traits (``matchers.gallery_names.TRAITS``) that may differ from those in use.
-        root: folders above the people, as the file has them; "": what its pictures share.
+        roots: the folders above the people, as the file has them; none: what its pictures tell
+            (:func:`matchers.sources.gallery_roots`).
         dry_run: only read, check and count.
 
     Raises:
@@ -111,8 +113,8 @@ def import_gallery(
     kind = format_of(gallery.name)
     name = parse_name(gallery.name)
     warnings = check_name(name, embedder, detector, accept)
-    found = _read(gallery, kind, root, stage("Reading the file"), embedder)
-    warnings += _remarks(found, root)
+    found = _read(gallery, kind, roots, stage("Reading the file"), embedder)
+    warnings += [] if roots else _remarks(found)
     counts = _fill(stores, domain, found.faces, stage, dry_run=dry_run)
     return ImportReport(
         domain=domain,
@@ -129,11 +131,11 @@ def import_gallery(
     )
 
 
-def _read(gallery: GalleryFile, kind: Format, root: str, notify: Progress, embedder: ModelCard) -> Gallery:
+def _read(gallery: GalleryFile, kind: Format, roots: Collection[str], notify: Progress, embedder: ModelCard) -> Gallery:
     try:
         records = read_records(gallery.file, kind, notify)
         _check_dimension(records, embedder)
-        found = gallery_of(records, gallery.folder, path_parts(root) if root.strip("./\\") else None)
+        found = gallery_of(records, gallery.folder, [folders(root) for root in roots])
     except GalleryFileError:
         raise
     except GalleryError as error:
@@ -154,14 +156,37 @@ def _check_dimension(records: Records, embedder: ModelCard) -> None:
         )
 
 
-def _remarks(found: Gallery, root: str) -> list[str]:
+def _remarks(found: Gallery) -> list[str]:
+    """What to know of how people were told from the paths of their pictures."""
     people = {face.person for face in found.faces}
-    if len(people) > 1 or len(found.faces) < 3 or root:
-        return []
-    return [
-        f"All {len(found.faces)} faces come to one person, {next(iter(people))!r}, since their pictures share that "
-        "folder. If they are of several people, name the folder above them as the file has it (root)."
-    ]
+    told = []
+    if len(people) == 1 and len(found.faces) > 2:
+        told.append(
+            f"All {len(found.faces)} faces come to one person, {next(iter(people))!r}, since their pictures share that "
+            "folder. If they are of several people, name the folder above them as the file has it (root)."
+        )
+    roots = found.roots.folders if found.roots is not None else ()
+    deeper = [face for face in found.faces if face.source.count("/") > 1]
+    if len(roots) > 1:
+        told.append(
+            f"The pictures lie below {len(roots):,} root folders: {_listed(map('/'.join, roots))}. The people are the "
+            "folders right below those. If that is wrong, name the folders above the people as the file has them "
+            "(root, given once for each)."
+        )
+    elif roots and deeper:
+        told.append(
+            f"Pictures in deeper folders (faces: {len(deeper):,}), {deeper[0].source!r} for one, come to the person of "
+            f"the upper folder, {deeper[0].person!r}. If the lower folders are the people, name the folders above them "
+            "as the file has them (root, given once for each)."
+        )
+    return told
+
+
+def _listed(names: Iterable[str]) -> str:
+    """The first few in the order of letters."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - _SHOWN:,} more" if len(ordered) > _SHOWN else ""
+    return ", ".join(map(repr, ordered[:_SHOWN])) + more
 
 
 def _skipped(found: Gallery) -> tuple[Problem, ...]:

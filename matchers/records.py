@@ -7,8 +7,9 @@ DeepFace up to 0.0.101 keeps a gallery as a pickled list of dictionaries ``ident
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final
@@ -21,7 +22,16 @@ from matchers.errors import GalleryError
 from matchers.files import open_regular, written_atomically
 from matchers.pickles import FloatRun, Limits, load
 from matchers.record_bytes import BEGIN, END, encoded
-from matchers.sources import gallery_root, path_parts, person_of, source_of, written_prefix
+from matchers.sources import (
+    Folders,
+    Roots,
+    gallery_roots,
+    longer_source,
+    path_parts,
+    person_of,
+    source_of,
+    written_prefix,
+)
 
 _BOX: Final = ("target_x", "target_y", "target_w", "target_h")
 _NO_BOX: Final = (0, 0, 0, 0)
@@ -72,20 +82,22 @@ class Gallery:
         empty: identities without an embedding (DeepFace found no face in them).
         unusable: records that no gallery can hold.
         copies: how many records repeat another one.
+        roots: the folders above the people; None when the file's identities are sources as they stand.
     """
 
     faces: tuple[GalleryFace, ...]
     empty: tuple[str, ...]
     unusable: tuple[Unusable, ...] = ()
     copies: int = 0
+    roots: Roots | None = None
 
 
 def read_gallery(path: Path) -> Gallery:
     """Read a ``.pkl`` gallery without running any of it.
 
-    Embeddings are scaled to length 1. A record's source is its path below the gallery root: the folder that all
-    identities share, or the one among their folders that is called like the file's own folder. Its person is the
-    folder there, or the file's stem when the picture lies at the root.
+    Embeddings are scaled to length 1. A record's source is its path below the gallery's root, or that of its roots
+    above it (:func:`matchers.sources.gallery_roots`). Its person is the folder there, or the file's stem when the
+    picture lies at the root.
 
     Raises:
         GalleryError: the file cannot be read, is damaged or hostile, holds no gallery, or a record that none can hold.
@@ -113,18 +125,21 @@ def read_pickle(file: IO[bytes], on_progress: Progress | None = None) -> Records
     return _records(load(data, on_progress=on_progress))
 
 
-def gallery_of(records: Records, folder: str = "", root: Sequence[str] | None = None) -> Gallery:
+def gallery_of(records: Records, folder: str = "", roots: Collection[Folders] = ()) -> Gallery:
     """The faces of ``records``, by person and picture.
 
-    Faces of one picture without boxes, which very old files have, are told apart by numbers in place of ``x``.
+    Faces of one picture without boxes, which very old files have, are told apart by numbers in place of ``x``. Pictures
+    of several roots whose paths below them are the same become one when they have a face in common, else each gets a
+    source of its own.
 
     Args:
         folder: name of the folder where the file lies.
-        root: folders above the people, as the identities have them; None: what :func:`gallery_root` finds.
+        roots: the folders above the people, as the identities have them; none: what :func:`gallery_roots` finds.
     """
     unusable = {row: reason for row, identity in enumerate(records.identities) if (reason := _wrong_path(identity))}
     usable = [identity for row, identity in enumerate(records.identities) if row not in unusable]
-    top = gallery_root(usable, folder) if root is None and usable else tuple(root or ())
+    top = Roots(frozenset(roots)) if roots or not usable else gallery_roots(usable, folder)
+    sources = _Sources(top)
     held = (records.embeddings != 0).any(axis=1)
     rows: dict[tuple[str, Box], int] = {}
     faces, empty, copies = [], [], 0
@@ -137,7 +152,7 @@ def gallery_of(records: Records, folder: str = "", root: Sequence[str] | None = 
         try:
             if not held[row]:
                 raise GalleryError("its embedding is not made of finite numbers, some of them not 0")
-            source = source_of(identity, top)
+            source = sources.of(identity, partial(_is_there, records.embeddings, rows, box, row))
             person = person_of(source)
             place = _free(records.embeddings, rows, source, box, row)
         except GalleryError as error:
@@ -149,7 +164,7 @@ def gallery_of(records: Records, folder: str = "", root: Sequence[str] | None = 
         rows[source, place] = row
         faces.append(GalleryFace(person, source, digest, records.embeddings[row], place))
     left_out = (Unusable(_shown(records.identities[row]), unusable[row]) for row in sorted(unusable))
-    return Gallery(tuple(faces), tuple(empty), tuple(left_out), copies)
+    return Gallery(tuple(faces), tuple(empty), tuple(left_out), copies, top)
 
 
 def write_gallery(path: Path, faces: Iterable[GalleryFace]) -> None:
@@ -339,9 +354,43 @@ def _free(embeddings: FloatArray, rows: dict[tuple[str, Box], int], source: str,
         other = rows.get((source, (x + number, y, width, height)))
         if other is None:
             return x + number, y, width, height
-        if np.abs(embeddings[other] - embeddings[row]).max() < _SAME:
+        if _is_same(embeddings, other, row):
             return None
     raise GalleryError("its picture has another face at the same place")
+
+
+def _is_there(embeddings: FloatArray, rows: dict[tuple[str, Box], int], box: Box, row: int, source: str) -> bool:
+    """Whether ``source`` has that face already."""
+    other = rows.get((source, box))
+    return other is not None and _is_same(embeddings, other, row)
+
+
+def _is_same(embeddings: FloatArray, one: int, other: int) -> bool:
+    return bool(np.abs(embeddings[one] - embeddings[other]).max() < _SAME)
+
+
+class _Sources:
+    """The sources of a gallery's pictures, no two of different roots the same."""
+
+    def __init__(self, roots: Roots | None) -> None:
+        self._roots = roots
+        self._sources: dict[str, str] = {}
+        self._owners: dict[str, str] = {}
+
+    def of(self, identity: str, is_there: Callable[[str], bool]) -> str:
+        """``is_there``: whether the face is one of another picture's, which then is the same picture, moved.
+
+        Raises:
+            GalleryError: the picture does not lie below a root, or under no name of a person.
+        """
+        if self._roots is None or len(self._roots.folders) == 1:
+            return source_of(identity, self._roots)
+        if identity not in self._sources:
+            source = source_of(identity, self._roots)
+            if self._owners.setdefault(source, identity) != identity and not is_there(source):
+                source = longer_source(identity, self._roots)
+            self._sources[identity] = source
+        return self._sources[identity]
 
 
 def _is_text(value: str, limit: int) -> bool:

@@ -118,10 +118,10 @@ def _sync_report(report: SyncReport) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _ImportOptions:
-    """``accept``: traits that may differ; ``root``: folders above the people, as the file has them."""
+    """``accept``: traits that may differ; ``roots``: folders above the people, as the file has them."""
 
     accept: tuple[str, ...]
-    root: str
+    roots: tuple[str, ...]
 
     @classmethod
     def of(cls, request: Request) -> _ImportOptions:
@@ -130,7 +130,7 @@ class _ImportOptions:
         if unknown:
             message = f"`accept` takes {', '.join(TRAITS)}, not {unknown[0][:50]!r}."
             raise ApiError(422, "invalid_accept", message)
-        return cls(accept, request.query_params.get("root", ""))
+        return cls(accept, tuple(filter(None, request.query_params.getlist("root"))))
 
 
 def _import(
@@ -145,7 +145,7 @@ def _import(
             gallery,
             stage=_percent(progress, IMPORT_STAGES),
             accept=options.accept,
-            root=options.root,
+            roots=options.roots,
         )
     pkl = report.stores["pkl"]
     return {

@@ -59,9 +59,11 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument(
         "--root",
-        default="",
+        action="append",
+        default=[],
         metavar="FOLDER",
-        help="folder above the people, as the file has it (default: the folder that all its pictures share)",
+        help="folder above the people, as the file has it; may be given several times (default: the folder that all "
+        "its pictures share)",
     )
     parser.add_argument("--dry-run", action="store_true", help="only read, check and count; nothing is written")
 
@@ -85,7 +87,7 @@ def _import(args: argparse.Namespace, settings: Settings) -> int:
                 GalleryFile(file, path.name, path.absolute().parent.name),
                 stage=bars,
                 accept=args.accept,
-                root=args.root,
+                roots=args.root,
                 dry_run=args.dry_run,
             )
         except GalleryMismatch as error:

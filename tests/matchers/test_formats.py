@@ -12,7 +12,7 @@ import sys
 import tempfile
 import textwrap
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,8 @@ def read(path: Path) -> Records:
         return read_records(file, format_of(path.name))
 
 
-def held(path: Path, root: tuple[str, ...] | None = None) -> Gallery:
-    return gallery_of(read(path), path.parent.name, root)
+def held(path: Path, roots: Collection[tuple[str, ...]] = ()) -> Gallery:
+    return gallery_of(read(path), path.parent.name, roots)
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +138,32 @@ def test_the_root_may_be_named(tmp_path: Path) -> None:
     path = tmp_path / "g.pkl"
     identities = ("D:\\x\\faces\\amy.jpg", "D:\\x\\faces\\bob.jpg", "D:\\other\\eve.jpg")
     path.write_bytes(pickle.dumps([[identity, [3.0, 4.0]] for identity in identities]))
-    gallery = held(path, ("x", "faces"))
+    gallery = held(path, [("x", "faces")])
     assert [(face.person, face.source) for face in gallery.faces] == [("amy", "amy.jpg"), ("bob", "bob.jpg")]
     assert [one.reason for one in gallery.unusable] == ["it does not lie under x/faces"]
+    gallery = held(path, [("x", "faces"), ("other",), ()])
+    assert [(face.person, face.source) for face in gallery.faces] == [
+        ("amy", "amy.jpg"), ("bob", "bob.jpg"), ("eve", "eve.jpg"),
+    ]  # fmt: skip
+
+
+people = st.lists(st.sampled_from(["amy", "bob", "Đorđe", "faces", "a"]), min_size=1, max_size=4, unique=True)
+tops = st.sampled_from(["/data/a", "/data/b", "/srv/faces", "/home/x/faces", "C:\\d\\e\\f", "../faces"])
+
+
+@given(laid_out=st.dictionaries(tops, people, min_size=1, max_size=4))
+def test_a_person_is_the_folder_that_holds_the_picture_however_many_roots_there_are(
+    laid_out: dict[str, list[str]],
+) -> None:
+    pictures = [
+        f"{top}/{person}/{number}.jpg" for top, names in laid_out.items() for person in names for number in "12"
+    ]
+    embeddings = np.eye(len(pictures), dtype=np.float32)
+    gallery = gallery_of(
+        Records(pictures, [""] * len(pictures), [(0, 0, 1, 1)] * len(pictures), embeddings, frozenset())
+    )
+    assert [face.person for face in gallery.faces] == [picture.split("/")[-2] for picture in pictures]
+    assert len({face.source for face in gallery.faces}) == len(pictures)
 
 
 def test_the_end_of_the_name_tells_the_format() -> None:

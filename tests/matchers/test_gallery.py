@@ -112,6 +112,8 @@ def test_apply_replaces_by_source_and_removes(store: PklStore) -> None:
         ["amy/back\\slash.jpg"],
         ["C:/amy.jpg"],
         ["amy/C:/x.jpg", "bob/1.jpg"],
+        ["amy/d/e/1.jpg", "amy/f/g/2.jpg"],
+        ["bob/amy/1.jpg", "cat/amy/d/2.jpg"],
     ],
 )
 def test_sources_stay_as_they_were_given(store: PklStore, tmp_path: Path, sources: list[str]) -> None:
@@ -371,6 +373,14 @@ def test_what_is_written_is_what_deepface_reads(store: PklStore) -> None:
         (["./faces/amy/1.jpg", "./faces/bob/1.jpg"], ["amy/1.jpg", "bob/1.jpg"]),
         (["./amy/1.jpg", "./bob/1.jpg"], ["amy/1.jpg", "bob/1.jpg"]),
         (["././amy/old/1.jpg", "././amy/old/2.jpg"], ["amy/old/1.jpg", "amy/old/2.jpg"]),
+        (["/srv/db/amy/1.jpg", "/srv/db/bob/old/2.jpg"], ["amy/1.jpg", "bob/old/2.jpg"]),
+        (["amy/old/1.jpg", "bob/new/2.jpg"], ["amy/old/1.jpg", "bob/new/2.jpg"]),
+        (["/data/a/amy/1.jpg", "/srv/b/bob/2.jpg"], ["amy/1.jpg", "bob/2.jpg"]),
+        (["/data/a/amy/1.jpg", "/data/b/bob/2.jpg"], ["amy/1.jpg", "bob/2.jpg"]),
+        (["amy/1.jpg", "/srv/faces/bob/2.jpg"], ["amy/1.jpg", "bob/2.jpg"]),
+        (["C:\\a\\amy\\1.jpg", "D:\\b\\c\\bob\\2.jpg"], ["amy/1.jpg", "bob/2.jpg"]),
+        (["/old/people/amy/1.jpg", "/new/x/people/bob/old/2.jpg"], ["amy/1.jpg", "bob/old/2.jpg"]),
+        (["/old/people/people/1.jpg", "/new/people/amy/2.jpg"], ["people/1.jpg", "amy/2.jpg"]),
     ],
 )
 def test_galleries_that_moved_keep_their_people(tmp_path: Path, identities: list[str], sources: list[str]) -> None:

@@ -162,8 +162,46 @@ def test_one_folder_with_all_pictures_is_pointed_out(stores: Stores, tmp_path: P
     report = brought(stores, path, dry_run=True)
     assert (report.people, len(report.warnings)) == (1, 1)
     assert "one person, 'faces'" in report.warnings[0]
-    named = brought(stores, path, root="/srv/faces", dry_run=True)
+    named = brought(stores, path, roots=["/srv/faces"], dry_run=True)
     assert (named.people, named.warnings) == (6, ())
+
+
+def at(*identities: str) -> list[dict[str, Any]]:
+    return [
+        record | {"identity": identity} for record, identity in zip(records(len(identities)), identities, strict=True)
+    ]
+
+
+def test_a_gallery_of_two_root_folders_keeps_its_people_and_says_so(stores: Stores, tmp_path: Path) -> None:
+    path = written(tmp_path / "x", at("/data/a/amy/1.jpg", "/data/a/bob/1.jpg", "/srv/b/amy/1.jpg", "/srv/b/cat/1.jpg"))
+    report = brought(stores, path)
+    assert (report.faces, report.people, report.complete, report.skipped) == (4, 3, True, ())
+    assert [(person, source) for person, source, *_ in content(stores.pkl)] == [
+        ("amy", "amy/1.jpg"), ("amy", "amy/srv/b/1.jpg"), ("bob", "bob/1.jpg"), ("cat", "cat/1.jpg"),
+    ]  # fmt: skip
+    assert content(stores.pgvector) == content(stores.pkl)
+    (warning,) = report.warnings
+    assert "2 root folders: 'data/a', 'srv/b'." in warning
+    assert brought(stores, path, roots=["/data/a", "/srv/b"]).warnings == ()
+    assert len(content(stores.pkl)) == 4
+    grouped = brought(stores, path, roots=["/data", "/srv"], dry_run=True)
+    assert (grouped.people, grouped.warnings) == (2, ())
+
+
+def test_pictures_of_a_gallery_that_moved_are_not_held_twice(stores: Stores, tmp_path: Path) -> None:
+    value = at("/old/faces/amy/1.jpg", "/old/faces/bob/1.jpg", "/new/faces/amy/1.jpg", "/new/faces/bob/1.jpg")
+    value[2] |= {"embedding": list(value[0]["embedding"]), "target_x": value[0]["target_x"]}
+    report = brought(stores, written(tmp_path / "x", value))
+    assert (report.faces, report.copies, report.skipped) == (3, 1, ())
+    assert [source for _, source, *_ in content(stores.pkl)] == ["amy/1.jpg", "bob/1.jpg", "bob/new/faces/1.jpg"]
+
+
+def test_deeper_folders_are_pointed_out(stores: Stores, tmp_path: Path) -> None:
+    for value in (at("/x/amy/1.jpg", "/x/bob/old/1.jpg"), at("amy/1.jpg", "more/bob/1.jpg")):
+        report = brought(stores, written(tmp_path / "x", value), dry_run=True)
+        (warning,) = report.warnings
+        assert "deeper folders (faces: 1)" in warning and "/1.jpg'" in warning, warning
+    assert brought(stores, written(tmp_path / "x", value), roots=[".", "more"], dry_run=True).warnings == ()
 
 
 def test_another_dimension_is_refused_whatever_the_name_says(stores: Stores, tmp_path: Path) -> None:

@@ -109,6 +109,8 @@ def test_a_root_may_be_named(service: httpx.Client, opened: Stores) -> None:
         "x/p0/0.jpg", "x/p0/1.jpg", "x/p1/0.jpg", "x/p1/1.jpg",
     }  # fmt: skip
     assert data["report"]["people"] == 1
+    _, data = ended(service, service.post("/domains/root/import?root=/srv/x/p0&root=/srv/x", files=sent(gallery())))
+    assert {face.source for face in opened.pkl.faces("root")} >= {"0.jpg", "1.jpg", "p1/0.jpg", "p1/1.jpg"}
 
 
 def test_hostile_and_broken_files_end_the_job_with_what_is_wrong(
