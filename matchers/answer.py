@@ -41,7 +41,8 @@ def analyze_answer(
     - ``confidence``: see :func:`confidence`; 0 when the domain holds no face.
     - ``pkl_results``, ``pgvector_results``: the ``top_k`` nearest, under the threshold or not; empty when that store
       did not answer or was not asked.
-    - ``comparison``: how far the stores agree, null unless both answered.
+    - ``comparison``: how far the stores agree, null unless both answered. In a domain that pgvector searches through an
+      index, what it missed beyond the threshold does not count (:func:`matchers.compare.counted`).
 
     At the top, ``recognized_faces`` lists each person once, from left to right; ``pgvector_results`` holds pgvector's
     nearest match of every face that it recognises (at most ``threshold`` away), from left to right; ``comparison``

@@ -61,6 +61,7 @@ class _Query:
     embeddings: FloatArray
     domain: str
     top_k: int
+    threshold: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,14 @@ class PromptStore(GalleryStore, Protocol):
         self, embeddings: FloatArray, domain: str, top_k: int, seconds: float
     ) -> list[list[Match]] | None:
         """As ``search``, given up after ``seconds``; None, at once, when it may not even be begun in time."""
+
+
+@runtime_checkable
+class IndexedStore(GalleryStore, Protocol):
+    """A store that searches some domains through an index which may miss faces."""
+
+    def approximates(self, domain: str) -> bool:
+        """Whether the last search of ``domain`` went through such an index; answered at once."""
 
 
 class Searcher:
@@ -106,10 +115,17 @@ class Searcher:
         self._slots = threading.BoundedSemaphore(max_pending)
         self._crew = Crew("pgvector-search")
         self._prompt = pgvector if isinstance(pgvector, PromptStore) else None
+        self._indexed = pgvector if isinstance(pgvector, IndexedStore) else None
         self._quick: dict[str, bool] = {}
 
-    def search(self, embeddings: FloatArray, domain: str, mode: Mode, top_k: int) -> Outcome:
+    def search(
+        self, embeddings: FloatArray, domain: str, mode: Mode, top_k: int, threshold: float | None = None
+    ) -> Outcome:
         """The nearest ``top_k`` faces of ``domain`` for each row of ``embeddings`` ((n, d) float32, unit rows).
+
+        ``threshold`` is the cosine distance up to which two faces count as one person. It drops nothing: comparisons
+        do not count what an approximate index of pgvector missed beyond it (:func:`matchers.compare.counted`); None
+        counts everything.
 
         In ``dual`` a domain that pgvector does not know counts as empty there, and the comparison shows it. When PKL's
         gallery is gone or cannot be read, pgvector answers and the outcome's mode says so. When pgvector fails, in
@@ -120,7 +136,7 @@ class Searcher:
             StoreUnavailable: pgvector failed and PKL does not know the domain.
             GalleryError: the PKL gallery cannot be read and pgvector does not answer instead.
         """
-        query = _Query(embeddings, domain, top_k)
+        query = _Query(embeddings, domain, top_k, threshold)
         if mode == "pkl_only":
             return self._search_pkl(query)
         if mode == "pgvector_only":
@@ -162,7 +178,8 @@ class Searcher:
         if isinstance(unreadable, GalleryError) and pgvector.results is not None:
             _log.error("the PKL gallery of domain %s cannot be used, pgvector answers: %s", query.domain, unreadable)
             return _without_pkl(pgvector, str(unreadable))
-        return _compared(query, pkl.result(), pgvector)
+        approximate = self._indexed is not None and self._indexed.approximates(query.domain)
+        return _compared(query, pkl.result(), pgvector, query.threshold if approximate else None)
 
     def _settle_pkl(self, pkl: Future[_Side], query: _Query) -> None:
         if not pkl.done():
@@ -259,7 +276,7 @@ def _without_pkl(pgvector: _Side, why: str) -> Outcome:
     return Outcome(PKL_FAILED, None, pgvector.results, None, timing, True, why)
 
 
-def _compared(query: _Query, pkl: _Side, pgvector: _Side) -> Outcome:
+def _compared(query: _Query, pkl: _Side, pgvector: _Side, threshold: float | None) -> Outcome:
     if pkl.results is None and pgvector.results is None:
         raise UnknownDomain(f"there is no domain {query.domain!r}, neither in the PKL galleries nor in pgvector")
     if pkl.results is None:
@@ -268,7 +285,7 @@ def _compared(query: _Query, pkl: _Side, pgvector: _Side) -> Outcome:
     start = time.perf_counter()
     ours = pkl.results
     theirs = pgvector.results if pgvector.results is not None else [[] for _ in ours]
-    comparisons = [compare(mine, other) for mine, other in zip(ours, theirs, strict=True)]
+    comparisons = [compare(mine, other, threshold) for mine, other in zip(ours, theirs, strict=True)]
     timing = {
         "search_pkl": pkl.milliseconds,
         "search_pgvector": pgvector.milliseconds,

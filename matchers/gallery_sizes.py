@@ -78,7 +78,7 @@ def _measure(pkl: GalleryStore, pgvector: GalleryStore, size: int, queries: Floa
             start = time.perf_counter()
             results.append(store.search(query[None], _DOMAIN, None, _TOP_K)[0])
             times[row, column] = (time.perf_counter() - start) * 1000
-        comparisons.append(compare(*results))
+        comparisons.append(compare(results[0], results[1]))
     pkl_ms, pgvector_ms = (float(value) for value in np.median(times, axis=0))
     return SizePoint(
         size=size,

@@ -14,7 +14,8 @@ class Gates:
     Attributes:
         min_comparisons: faces for which both stores answered.
         min_top1_rate: share of them for which both name the same person first, 0 to 1.
-        min_overlap: mean share of the first five results that both hold, 0 to 1.
+        min_overlap: mean share of the first five results that both hold, 0 to 1; of those that count, as above
+            (:class:`matchers.compare.Comparison`).
         max_failure_rate: share of searches that pgvector failed to answer, 0 to 1.
         in_sync: whether both stores must hold the same pictures with the same content.
     """

@@ -127,6 +127,11 @@ class FaceIndexes:
         self._known[domain] = probe, time.monotonic() + _KNOWN_SECONDS
         return probe
 
+    def used(self, domain: str) -> bool:
+        """Whether the last :meth:`probe` of ``domain`` found an index; the database is not asked."""
+        known = self._known.get(domain)
+        return known is not None and known[0] is not None
+
     def changed(self, domain: str) -> None:
         """Ask again at the next search whether ``domain`` has an index."""
         self._known.pop(domain, None)

@@ -276,6 +276,10 @@ class PgvectorStore:
         with self._database.connection() as connection:
             return self._indexes.probe(connection, domain) is not None
 
+    def approximates(self, domain: str) -> bool:
+        """Whether the last search of ``domain`` went through an approximate index; the database is not asked."""
+        return self._indexes.used(domain)
+
     def holding(self, domain: str, sources: Iterable[str]) -> frozenset[str]:
         """Those of ``sources`` of which faces are enrolled."""
         return frozenset(

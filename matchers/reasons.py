@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from matchers.base import Match
-from matchers.compare import OVERLAP_DEPTH
+from matchers.compare import OVERLAP_DEPTH, SAME_DISTANCE, counted
 
 Reason = Literal[
     "missing_in_pkl",
@@ -32,8 +32,6 @@ REASONS: dict[Reason, str] = {
     "unexplained": "unexplained",
 }
 
-# float32 sums of some hundred products differ in the seventh digit; two pictures of one face differ in the first two.
-_SAME_DISTANCE = 1e-5
 _SAME_EMBEDDING = 1e-4
 
 
@@ -76,6 +74,9 @@ def reason(
 ) -> Reason | None:
     """Why the two result lists of one face (nearest first) differ, the gravest reason first; None when they agree.
 
+    They also agree when all that differs is what an approximate index missed beyond the threshold, see
+    :func:`matchers.compare.counted`; a face that one store does not hold is told at any distance.
+
     Args:
         threshold: cosine distance up to which two faces count as one person.
         whereabouts: where the :func:`suspects` are.
@@ -83,22 +84,40 @@ def reason(
     if not disagree(pkl, pgvector, threshold):
         return None
     in_question = suspects(pkl, pgvector)
+    if in_question - whereabouts.in_pgvector:
+        return "missing_in_pgvector"
+    if in_question - whereabouts.in_pkl:
+        return "missing_in_pkl"
+    other_embedding = _largest_delta(pkl, pgvector) > _SAME_EMBEDDING or _passed_over(pkl, pgvector)
+    if whereabouts.indexed:
+        pkl, pgvector = counted(pkl, pgvector, threshold)
+        if not disagree(pkl, pgvector, threshold):
+            return None
     causes: tuple[tuple[Reason, bool], ...] = (
-        ("missing_in_pgvector", bool(in_question - whereabouts.in_pgvector)),
-        ("missing_in_pkl", bool(in_question - whereabouts.in_pkl)),
-        ("other_embedding", _largest_delta(pkl, pgvector) > _SAME_EMBEDDING),
-        ("threshold_edge", not in_question and _first_person(pkl) == _first_person(pgvector)),
+        ("other_embedding", other_embedding),
+        ("threshold_edge", not suspects(pkl, pgvector) and _first_person(pkl) == _first_person(pgvector)),
         ("tie", _is_tie(pkl, pgvector)),
         ("approximate_index", whereabouts.indexed),
     )
     return next((cause for cause, applies in causes if applies), "unexplained")
 
 
+def _passed_over(pkl: Sequence[Match], pgvector: Sequence[Match]) -> bool:
+    """pgvector lists a face that PKL, which holds it and searches exactly, would list if it had the same numbers."""
+    if len(pkl) < len(pgvector):
+        return False
+    held = _keys(pkl)
+    return any(
+        match.distance < pkl[-1].distance - SAME_DISTANCE and _key(match) not in held
+        for match in pgvector[:OVERLAP_DEPTH]
+    )
+
+
 def _is_tie(pkl: Sequence[Match], pgvector: Sequence[Match]) -> bool:
     """The lists differ only by the order of equally near faces: rank by rank the distances are the same."""
     pairs = zip(pkl[:OVERLAP_DEPTH], pgvector[:OVERLAP_DEPTH], strict=False)
     return len(pkl[:OVERLAP_DEPTH]) == len(pgvector[:OVERLAP_DEPTH]) and all(
-        abs(ours.distance - theirs.distance) <= _SAME_DISTANCE for ours, theirs in pairs
+        abs(ours.distance - theirs.distance) <= SAME_DISTANCE for ours, theirs in pairs
     )
 
 

@@ -59,6 +59,15 @@ class Here:
     domain: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """What every picture is searched with."""
+
+    domain: str
+    top_k: int
+    threshold: float
+
+
 def run_here(
     here: Here, images: Sequence[Image], bar: Bar, *, leave_one_out: bool, sizes: bool
 ) -> tuple[list[PictureAnswer], Context]:
@@ -90,17 +99,18 @@ def run_here(
             read.append(result)
             progress(done, len(images))
     searcher = Searcher(stores.pkl, pgvector, CircuitBreaker(), settings.pgvector_timeout)
+    ask = _Ask(domain, settings.top_k, domain_threshold(settings, engine.embedder_card, domain))
     progress = bar("Searching")
     answers = []
     for done, result in enumerate(read, start=1):
-        answers.append(_search(searcher, result, domain, settings.top_k, holdings))
+        answers.append(_search(searcher, result, ask, holdings))
         progress(done, len(read))
     points, note = _sizes(here, pgvector, read, bar("Growing galleries")) if sizes else ([], "")
     context = Context(
         domain=domain,
         where="in this process",
         models=f"{engine.detector_card.name} + {engine.embedder_card.name}",
-        threshold=domain_threshold(settings, engine.embedder_card, domain),
+        threshold=ask.threshold,
         differences=differing,
         in_pkl=frozenset(holdings[0]),
         in_pgvector=frozenset(holdings[1]),
@@ -127,7 +137,7 @@ def _read(engine: FaceEngine, image: Image) -> _Read:
 
 
 def _search(
-    searcher: Searcher, read: _Read, domain: str, top_k: int, holdings: tuple[Mapping[str, str], Mapping[str, str]]
+    searcher: Searcher, read: _Read, ask: _Ask, holdings: tuple[Mapping[str, str], Mapping[str, str]]
 ) -> PictureAnswer:
     if read.analysis is None:
         return PictureAnswer(read.image, problem=read.problem)
@@ -135,17 +145,17 @@ def _search(
         return PictureAnswer(read.image, compared=True)
     own = _own(read, holdings)
     # With the picture's own faces left out, as many matches as usual shall be left.
-    depth = top_k + len(own)
+    depth = ask.top_k + len(own)
     times: dict[str, float] = {}
     outcome: Outcome | None = None
     for mode, way in WAYS.items():
         start = time.perf_counter()
-        outcome = searcher.search(read.analysis.embeddings, domain, mode, depth)
+        outcome = searcher.search(read.analysis.embeddings, ask.domain, mode, depth, ask.threshold)
         if outcome.mode == mode:
             times[way] = (time.perf_counter() - start) * 1000
     assert outcome is not None
     if outcome.mode == PKL_FAILED:
-        raise ValidationError(f"the PKL gallery of domain {domain!r} cannot be read; the log says why")
+        raise ValidationError(f"the PKL gallery of domain {ask.domain!r} cannot be read; the log says why")
     answer = PictureAnswer(read.image, compared=True, pkl_ms=outcome.timing_ms.get("search_pkl"), times=times)
     if outcome.pkl is None or outcome.pgvector is None or outcome.comparisons is None:
         return replace(answer, failed=True)

@@ -78,8 +78,9 @@ async def _analyze(request: Request, backend: Backend) -> tuple[dict[str, Any], 
 async def _recognise(backend: Backend, data: bytes, domain: str, mode: Mode) -> tuple[Analysis, Outcome]:
     analysis = await backend.inference.run(partial(backend.engine.analyze, data))
     searched_at = time.time()
+    threshold = backend.threshold(domain)
     outcome = await backend.searches.run(
-        partial(backend.searcher.search, analysis.embeddings, domain, mode, backend.top_k)
+        partial(backend.searcher.search, analysis.embeddings, domain, mode, backend.top_k, threshold)
     )
-    backend.recorder.record(outcome, domain, backend.threshold(domain), searched_at)
+    backend.recorder.record(outcome, domain, threshold, searched_at)
     return analysis, outcome

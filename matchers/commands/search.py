@@ -52,8 +52,9 @@ def _search(args: argparse.Namespace, settings: Settings) -> int:
     with opened(settings) as (engine, stores):
         analysis = engine.analyze(data)
         searcher = Searcher(stores.pkl, stores.pgvector, CircuitBreaker(), settings.pgvector_timeout)
-        outcome = searcher.search(analysis.embeddings, domain, args.mode or settings.default_mode, settings.top_k)
         threshold = domain_threshold(settings, engine.embedder_card, domain)
+        mode = args.mode or settings.default_mode
+        outcome = searcher.search(analysis.embeddings, domain, mode, settings.top_k, threshold)
     answer = analyze_answer(
         analysis,
         outcome,

@@ -62,6 +62,63 @@ def test_two_faces_of_one_picture_are_paired_nearest_with_nearest() -> None:
     assert compare(ours, theirs).max_distance_delta == pytest.approx(0.1)
 
 
+THRESHOLD = 0.5
+AGREE = Comparison(top1_match=True, top5_overlap=1.0, max_distance_delta=0.0)
+LIST = results(("amy/1.jpg", 0.1), ("amy/2.jpg", 0.4), ("bob/1.jpg", 0.7), ("eve/1.jpg", 0.8), ("kim/1.jpg", 0.9))
+
+
+def test_what_an_index_misses_beyond_the_threshold_does_not_count() -> None:
+    missed = [*LIST[:2], *LIST[3:], *results(("zoe/1.jpg", 0.95))]
+    assert compare(LIST, missed).top5_overlap == pytest.approx(0.8)
+    assert compare(LIST, missed, THRESHOLD) == AGREE
+    strangers = results(("bob/1.jpg", 0.7), ("eve/1.jpg", 0.8)), results(("kim/1.jpg", 0.9), ("zoe/1.jpg", 0.95))
+    assert not compare(*strangers).top1_match
+    assert compare(*strangers, THRESHOLD) == AGREE
+
+
+def test_what_an_index_misses_within_the_threshold_counts() -> None:
+    nearest = compare(LIST, [*LIST[1:], *results(("zoe/1.jpg", 0.95))], THRESHOLD)
+    assert (nearest.top1_match, nearest.top5_overlap) == (True, pytest.approx(0.8))
+    person = compare(LIST, [*LIST[2:], *results(("zoe/1.jpg", 0.95), ("zoe/2.jpg", 0.96))], THRESHOLD)
+    assert (person.top1_match, person.top5_overlap) == (False, pytest.approx(0.6))
+
+
+def test_what_pkl_would_have_found_counts_beyond_the_threshold() -> None:
+    comparison = compare(LIST, [*LIST[:2], *results(("zoe/1.jpg", 0.6)), *LIST[2:4]], THRESHOLD)
+    assert (comparison.top1_match, comparison.top5_overlap) == (True, pytest.approx(0.8))
+    stranger = compare(LIST[2:], [*results(("zoe/1.jpg", 0.6)), *LIST[2:4]], THRESHOLD)
+    assert (stranger.top1_match, stranger.top5_overlap) == (False, pytest.approx(2 / 3))
+
+
+def test_a_face_just_at_the_threshold_is_no_disagreement() -> None:
+    ours, theirs = results(("amy/1.jpg", THRESHOLD - 1e-7)), results(("amy/1.jpg", THRESHOLD + 1e-7))
+    comparison = compare(ours, theirs, THRESHOLD)
+    assert (comparison.top1_match, comparison.top5_overlap) == (True, 1.0)
+
+
+@pytest.mark.parametrize("length", range(len(LIST)))
+def test_an_index_gives_as_many_as_are_asked_for(length: int) -> None:
+    for lists in ((LIST, LIST[:length]), (LIST[:length], LIST), (LIST[2:], LIST[3 : 3 + length % 2])):
+        assert compare(*lists, THRESHOLD) == compare(*lists)
+        assert compare(*lists, THRESHOLD).top5_overlap < 1
+
+
+@given(
+    st.lists(st.integers(0, 1000), min_size=8, max_size=30, unique=True), st.sets(st.integers(0, 29)), st.integers(1, 8)
+)
+def test_any_part_of_what_is_far_may_be_missed_and_nothing_near(
+    distances: list[int], missed: set[int], depth: int
+) -> None:
+    everything = results(*((f"p{rank // 2}/{rank}.jpg", each / 1000) for rank, each in enumerate(sorted(distances))))
+    found = [match for rank, match in enumerate(everything) if rank not in missed or match.distance <= THRESHOLD]
+    pkl, pgvector = everything[:depth], found[:depth]
+    comparison = compare(pkl, pgvector, THRESHOLD)
+    assert comparison == (AGREE if len(pkl) == len(pgvector) else compare(pkl, pgvector))
+    if pkl[0].distance <= THRESHOLD:
+        lost = compare(pkl, everything[1 : depth + 1], THRESHOLD)
+        assert not lost.top1_match or lost.top5_overlap < 1
+
+
 @given(RESULTS, RESULTS)
 def test_the_order_of_the_stores_does_not_matter(left: list[Match], right: list[Match]) -> None:
     assert compare(left, right) == compare(right, left)

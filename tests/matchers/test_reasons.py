@@ -67,6 +67,39 @@ def test_each_disagreement_has_its_reason(
     assert expected in REASONS
 
 
+INDEXED = replace(ALL, indexed=True)
+FAR = [match("amy", 0.7), match("bob", 0.8), match("eve", 0.9)]
+
+
+def test_what_an_index_missed_is_told_within_the_threshold_only() -> None:
+    pgvector = [*FAR[1:], match("zoe", 0.95)]
+    assert reason(FAR, pgvector, THRESHOLD, INDEXED) is None
+    assert reason(FAR, pgvector, 0.75, INDEXED) == "approximate_index"
+    assert reason(FAR, pgvector, THRESHOLD, ALL) == "unexplained"
+
+
+def test_a_missing_face_is_told_at_any_distance() -> None:
+    pgvector = [*FAR[1:], match("zoe", 0.95)]
+    lacking = Whereabouts(EVERYTHING, without(("amy", "amy/1.jpg")), indexed=True)
+    assert reason(FAR, pgvector, THRESHOLD, lacking) == "missing_in_pgvector"
+    lacking = Whereabouts(without(ZOE), EVERYTHING, indexed=True)
+    assert reason(FAR, pgvector, THRESHOLD, lacking) == "missing_in_pkl"
+
+
+def test_an_index_is_not_blamed_for_faces_that_pkl_has_elsewhere() -> None:
+    pgvector = [match("zoe", 0.6), *FAR[:2]]
+    assert reason(FAR, pgvector, THRESHOLD, INDEXED) == "other_embedding"
+    assert reason(FAR, pgvector, THRESHOLD, ALL) == "other_embedding"
+    assert reason(FAR, [replace(FAR[0], distance=0.65), *FAR[1:]], THRESHOLD, INDEXED) == "other_embedding"
+
+
+def test_an_index_is_not_blamed_for_an_edge_or_a_tie() -> None:
+    end = [match("bob", 0.8)], [match("eve", 0.9)]
+    at_edge = [[*found, *more] for found, more in zip(AT_EDGE, end, strict=True)]
+    assert reason(at_edge[0], at_edge[1], THRESHOLD, INDEXED) == "threshold_edge"
+    assert reason(*TIED, THRESHOLD, INDEXED) == "tie"
+
+
 def test_the_fifth_result_may_be_one_of_several_equally_near() -> None:
     common = [match("amy", 0.1), match("amy", 0.2, "2.jpg"), match("bob", 0.3), match("bob", 0.4, "2.jpg")]
     pkl, pgvector = [*common, match("eve", 0.6)], [*common, match("zoe", 0.6)]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from matchers.validation import Image, ValidationError
-from matchers.validation_remote import _missing, _read
+from matchers.validation_remote import _excused, _missing, _read
 
 IMAGE = Image("amy/1.jpg", Path("amy/1.jpg"), "amy")
 
@@ -41,6 +41,15 @@ def test_a_failure_of_pgvector_is_one_and_one_store_alone_is_no_comparison() -> 
     assert (failed.failed, failed.compared, failed.pkl_ms, failed.faces) == (True, True, 1.0, ())
     alone = _read(IMAGE, _answer("pgvector_only (pkl failed)", search_pgvector=1.0), 30.0)
     assert (alone.failed, alone.compared, alone.faces) == (False, False, ())
+
+
+@pytest.mark.parametrize(("overlap", "excused"), [(1.0, True), (0.5, False)])
+def test_a_server_that_calls_lists_alike_which_differ_has_an_index(overlap: float, excused: bool) -> None:
+    answer = _answer("dual", search_pkl=1.0, search_pgvector=2.0)
+    answer["faces"][0]["comparison"]["top5_overlap"] = overlap
+    assert _excused(_read(IMAGE, answer, 30.0).faces[0]) is excused
+    answer["faces"][0]["pgvector_results"] = answer["faces"][0]["pkl_results"]
+    assert not _excused(_read(IMAGE, answer, 30.0).faces[0])
 
 
 @pytest.mark.parametrize("body", [{}, {"mode": "dual"}, {"mode": "dual", "timing_ms": {}, "faces": [1]}])
