@@ -17,7 +17,6 @@ from matchers.errors import StoreUnavailable, UnknownDomain
 from matchers.journal import Written, writing
 from matchers.service import Stores
 from matchers.thumbnails import small_picture
-from runtime.decode import decode
 from runtime.engine import FaceEngine
 from runtime.errors import ImageError
 from runtime.quality import Quality, measure, portrait
@@ -97,10 +96,9 @@ def examine(engine: FaceEngine, file: str, data: bytes, allow: Collection[str] =
         allow: codes of refusals to override.
     """
     try:
-        image = decode(data, engine.limits)
+        found, view = engine.analyze_and_keep(data)
     except ImageError as error:
         return Refused(file, Remark(error.code, str(error)))
-    found = engine.embed_image(image)
     count = len(found.detections)
     if count == 0:
         return Refused(file, Remark("no_face", "No face was found. Send a picture in which the face is well visible."))
@@ -108,13 +106,15 @@ def examine(engine: FaceEngine, file: str, data: bytes, allow: Collection[str] =
         message = f"{count} faces were found. Send a picture that shows this person only, or cut the face out."
         return Refused(file, Remark("several_faces", message))
     box, landmarks = found.detections.boxes[0], found.detections.landmarks[0]
-    quality = measure(portrait(image, box, landmarks), box, landmarks)
+    there = view.inside(found.detections)
+    quality = measure(portrait(view.pixels, there.boxes[0], there.landmarks[0]), box, landmarks)
     for code, message in quality.faults().items():
         if code not in allow:
             return Refused(file, Remark(code, message))
     x, y, width, height = (round(float(value)) for value in box)
     digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
-    return Candidate(file, digest, (x, y, width, height), found.embeddings[0], quality, small_picture(image, box))
+    thumbnail = small_picture(view.pixels, there.boxes[0])
+    return Candidate(file, digest, (x, y, width, height), found.embeddings[0], quality, thumbnail)
 
 
 def enrol(

@@ -17,7 +17,6 @@ from matchers.journal import writing
 from matchers.names import domain_name
 from matchers.service import Stores
 from matchers.thumbnails import Thumbnails, small_picture
-from runtime.decode import decode
 from runtime.engine import FaceEngine
 from runtime.errors import ImageError
 
@@ -192,10 +191,9 @@ class _FaceReader:
 
     def _embed(self, picture: Picture, data: bytes) -> _Reading:
         try:
-            image = decode(data, self.engine.limits)
+            analysis, view = self.engine.analyze_and_keep(data)
         except ImageError as error:
             return _Reading(picture.source, "refused", reason=str(error))
-        analysis = self.engine.embed_image(image)
         count = len(analysis.detections)
         if count != 1:
             reason = f"{count} faces were found; enrol a picture with one." if count else "No face was found."
@@ -205,7 +203,7 @@ class _FaceReader:
         face = GalleryFace(picture.person, picture.source, digest, analysis.embeddings[0], (x, y, width, height))
         thumbnails = {}
         if self.thumbnails is not None:
-            thumbnails[face.id] = small_picture(image, analysis.detections.boxes[0])
+            thumbnails[face.id] = small_picture(view.pixels, view.inside(analysis.detections).boxes[0])
         return _Reading(picture.source, "embedded", (face,), thumbnails=thumbnails)
 
     def _copied(self, faces: Iterable[GalleryFace], copies: Iterable[GalleryFace]) -> dict[str, bytes]:

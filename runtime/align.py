@@ -44,6 +44,12 @@ def similarity_transforms(landmarks: FloatArray, template: npt.NDArray[np.float6
     return matrices
 
 
+def crop_scales(landmarks: FloatArray) -> npt.NDArray[np.float64]:
+    """Crop pixels per picture pixel of :func:`align_similarity`: (n, 5, 2) float32, pixels, to (n,) float64."""
+    matrices = similarity_transforms(landmarks, ARCFACE_TEMPLATE)
+    return np.asarray(np.hypot(matrices[:, 0, 0], matrices[:, 1, 0]))
+
+
 def align_similarity(
     image: ImageArray,
     landmarks: FloatArray,

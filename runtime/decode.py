@@ -11,13 +11,18 @@ from PIL import Image, UnidentifiedImageError
 
 from runtime.errors import ImageError
 from runtime.faces import ImageArray
+from runtime.view import View
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 ACCEPTED = "JPEG, PNG, WebP, BMP or TIFF"
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MAGIC = (b"\xff\xd8\xff", _PNG, b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
+# CIPA DC-008, tag 0x0112. Values from 5 on swap the axes.
 _EXIF_ORIENTATION = 0x0112
+_SWAPPED = 5
+_ROWS_REVERSED, _COLUMNS_REVERSED = frozenset({3, 4, 7, 8}), frozenset({2, 3, 6, 7})
+_REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 # Encoders write about ten for a progressive picture.
 _MAX_SCANS = 200
 _WHITE = (255, 255, 255, 255)
@@ -44,7 +49,48 @@ class _Header:
     height: int
     orientation: int
     is_jpeg: bool
+    progressive: bool
     has_alpha: bool
+
+
+class PictureFile:
+    """The bytes of a picture that is within the limits, not decoded yet.
+
+    Attributes:
+        width, height: pixels, upright.
+        may_shrink: whether it can be decoded at a reduced size, and that saves time.
+    """
+
+    def __init__(self, data: bytes, header: _Header) -> None:
+        self._data = data
+        self._header = header
+        turned = header.orientation >= _SWAPPED
+        self.width, self.height = (header.height, header.width) if turned else (header.width, header.height)
+        self.may_shrink = header.is_jpeg and not header.progressive
+
+    def view(self, factor: int = 1) -> View:
+        """Decode the picture, or at 1/``factor`` of its size (2, 4 or 8; of JPEG only, in full where that fails).
+
+        Raises:
+            ImageError: ``image_unreadable``.
+        """
+        header = self._header
+        if factor > 1:
+            pixels = _decode_opencv(self._data, _REDUCED[factor])
+            columns, rows = -(-header.width // factor), -(-header.height // factor)
+            if pixels is not None and pixels.shape[:2] == (rows, columns):
+                return self._reduced(pixels, factor)
+        pixels = None if header.has_alpha else _decode_opencv(self._data, cv2.IMREAD_COLOR)
+        upright = _turn(_decode_pillow(self._data) if pixels is None else pixels, header.orientation)
+        return View(upright, upright.shape[1], upright.shape[0])
+
+    def _reduced(self, pixels: ImageArray, factor: int) -> View:
+        """Sizes are rounded up: the last row and column may reach beyond the picture, and be the first once turned."""
+        upright = _turn(pixels, self._header.orientation)
+        beyond = upright.shape[1] * factor - self.width, upright.shape[0] * factor - self.height
+        left = beyond[0] if self._header.orientation in _COLUMNS_REVERSED else 0
+        top = beyond[1] if self._header.orientation in _ROWS_REVERSED else 0
+        return View(upright, self.width, self.height, factor, left, top)
 
 
 def decode(data: bytes, limits: Limits | None = None) -> ImageArray:
@@ -54,6 +100,15 @@ def decode(data: bytes, limits: Limits | None = None) -> ImageArray:
 
     Returns:
         (height, width, 3) uint8, BGR.
+
+    Raises:
+        ImageError: ``image_empty``, ``image_too_large``, ``unsupported_format`` or ``image_unreadable``.
+    """
+    return open_picture(data, limits).view().pixels
+
+
+def open_picture(data: bytes, limits: Limits | None = None) -> PictureFile:
+    """What :func:`decode` does before it decodes.
 
     Raises:
         ImageError: ``image_empty``, ``image_too_large``, ``unsupported_format`` or ``image_unreadable``.
@@ -71,10 +126,7 @@ def decode(data: bytes, limits: Limits | None = None) -> ImageArray:
         _check_jpeg(data)
     if data.startswith(_PNG):
         _check_png(data)
-    pixels = None if header.has_alpha else _decode_opencv(data)
-    if pixels is None:
-        pixels = _decode_pillow(data)
-    return _turn(pixels, header.orientation)
+    return PictureFile(data, header)
 
 
 def _read_header(data: bytes, limits: Limits) -> _Header:
@@ -84,6 +136,7 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
             orientation = _orientation(image)
             has_alpha = image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info
             is_jpeg = image.format in {"JPEG", "MPO"}
+            progressive = "progressive" in image.info
     except Image.DecompressionBombError as error:
         raise ImageError("image_too_large", _too_many_pixels(limits)) from error
     except UnidentifiedImageError as error:
@@ -96,7 +149,7 @@ def _read_header(data: bytes, limits: Limits) -> _Header:
         raise ImageError("image_unreadable", "The picture is damaged: it has no pixels.")
     if width * height > limits.max_pixels or max(width, height) > limits.max_side:
         raise ImageError("image_too_large", f"The picture has {width} x {height} pixels. " + _too_many_pixels(limits))
-    return _Header(width, height, orientation, is_jpeg, has_alpha)
+    return _Header(width, height, orientation, is_jpeg, progressive, has_alpha)
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -135,9 +188,9 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _decode_opencv(data: bytes) -> ImageArray | None:
+def _decode_opencv(data: bytes, mode: int) -> ImageArray | None:
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
     if pixels is None or pixels.dtype != np.uint8:
@@ -157,11 +210,11 @@ def _decode_pillow(data: bytes) -> ImageArray:
 
 
 def _turn(pixels: ImageArray, orientation: int) -> ImageArray:
-    """Undo the EXIF orientation (CIPA DC-008, tag 0x0112): 5 to 8 swap the axes, then rows or columns are reversed."""
-    if orientation >= 5:
+    """Undo the EXIF orientation: the axes are swapped, then rows or columns reversed."""
+    if orientation >= _SWAPPED:
         pixels = pixels.swapaxes(0, 1)
-    if orientation in {3, 4, 7, 8}:
+    if orientation in _ROWS_REVERSED:
         pixels = pixels[::-1]
-    if orientation in {2, 3, 6, 7}:
+    if orientation in _COLUMNS_REVERSED:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)

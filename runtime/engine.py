@@ -1,21 +1,21 @@
-"""Picture to embeddings: decode, detect, align, embed, each once."""
+"""Picture to embeddings: decode, detect, align, embed."""
 
 from __future__ import annotations
 
-import itertools
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from models.card import ModelCard
 from models.errors import CardError, ModelError
 from models.settings import Settings
 from models.store import ModelStore
-from runtime.decode import Limits, decode
+from runtime.decode import Limits, PictureFile, open_picture
 from runtime.detectors import EYES_AT_MOST, MANY_SHAPES, Detector, open_built_in, open_detector
 from runtime.embed import Embedder
-from runtime.faces import Analysis, ImageArray
+from runtime.faces import Analysis, Crops, Detections, ImageArray
 from runtime.providers import SessionOptions, choose_provider
 from runtime.session import Sessions
+from runtime.view import View, factor_to_cut, factor_to_detect
 
 
 class FaceEngine:
@@ -49,33 +49,88 @@ class FaceEngine:
     def analyze(self, data: bytes) -> Analysis:
         """Everything about the faces of one picture file.
 
+        Large JPEG files are decoded at a reduced size, and again where a face is too small there to be cut out.
+
         Raises:
             ImageError: the bytes are not a picture that can be used.
         """
-        start = time.perf_counter()
-        image = decode(data, self.limits)
-        decoded = (time.perf_counter() - start) * 1000
-        analysis = self.embed_image(image)
-        return Analysis(
-            analysis.width,
-            analysis.height,
-            analysis.detections,
-            analysis.embeddings,
-            {"decode": decoded, **analysis.timing_ms},
-        )
+        # Only the crops are kept while the embedder runs.
+        return self._embed(self._cut_file(data)[0])
+
+    def analyze_and_keep(self, data: bytes) -> tuple[Analysis, View]:
+        """The same, and the pixels that the faces were cut out of.
+
+        Raises:
+            ImageError: the bytes are not a picture that can be used.
+        """
+        cut, view = self._cut_file(data)
+        return self._embed(cut), view
 
     def embed_image(self, image: ImageArray) -> Analysis:
         """Everything about the faces of one decoded picture, (h, w, 3) uint8 BGR."""
-        times = [time.perf_counter()]
-        detections = self.detector.detect(image)
-        times.append(time.perf_counter())
-        crops = self.embedder.align(image, detections)
-        times.append(time.perf_counter())
-        embeddings = self.embedder.embed(crops)
-        times.append(time.perf_counter())
-        stages = [(after - before) * 1000 for before, after in itertools.pairwise(times)]
-        timing = dict(zip(("detect", "align", "embed"), stages, strict=True))
-        return Analysis(image.shape[1], image.shape[0], detections, embeddings, timing)
+        clock = _Clock()
+        view = View(image, image.shape[1], image.shape[0])
+        return self._embed(self._cut(view, self._detect(view, clock), (1,), clock))
+
+    def _cut_file(self, data: bytes) -> tuple[_Cut, View]:
+        clock = _Clock()
+        file = open_picture(data, self.limits)
+        view = file.view(self._factor_to_detect(file))
+        clock.lap("decode")
+        found = self._detect(view, clock)
+        factors: tuple[int, ...] = (view.factor,)
+        if view.factor > 1 and (factor := factor_to_cut(found.landmarks, view.factor)) < view.factor:
+            view = file.view(factor)
+            factors += (view.factor,)
+            clock.lap("decode")
+        return self._cut(view, found, factors, clock), view
+
+    def _factor_to_detect(self, file: PictureFile) -> int:
+        scale = self.detector.scale(file.width, file.height)
+        # DeepFace's alignment promises its pixels.
+        if not file.may_shrink or scale is None or self.embedder.card.as_deepface:
+            return 1
+        return factor_to_detect(file.width, file.height, scale)
+
+    def _detect(self, view: View, clock: _Clock) -> Detections:
+        found = view.in_full(self.detector.detect(view.pixels))
+        clock.lap("detect")
+        return found
+
+    def _cut(self, view: View, found: Detections, factors: tuple[int, ...], clock: _Clock) -> _Cut:
+        crops = self.embedder.align(view.pixels, view.inside(found))
+        clock.lap("align")
+        return _Cut(view.width, view.height, found, crops, factors, clock)
+
+    def _embed(self, cut: _Cut) -> Analysis:
+        embeddings = self.embedder.embed(cut.crops)
+        cut.clock.lap("embed")
+        return Analysis(cut.width, cut.height, cut.detections, embeddings, cut.clock.ms, cut.factors)
+
+
+class _Clock:
+    """Milliseconds since it was made or last read, summed by stage."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+        self._read = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.ms[stage] = self.ms.get(stage, 0.0) + (now - self._read) * 1000
+        self._read = now
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cut:
+    """An analysis up to the crops."""
+
+    width: int
+    height: int
+    detections: Detections
+    crops: Crops
+    factors: tuple[int, ...]
+    clock: _Clock
 
 
 def open_engine(settings: Settings) -> FaceEngine:

@@ -35,6 +35,7 @@ class Profile:
     Attributes:
         width, height: pixels of the picture.
         faces: how many were found.
+        factors: as in :class:`runtime.faces.Analysis`.
         detector, embedder: names of the networks.
         provider: what runs them.
         precision: of the embedder.
@@ -50,6 +51,7 @@ class Profile:
     width: int
     height: int
     faces: int
+    factors: tuple[int, ...]
     detector: str
     embedder: str
     provider: str
@@ -70,7 +72,7 @@ class Profile:
         """For people: a line for each stage, with a bar as long as its share."""
         threads = self.threads or "all cores, in a crowd one"
         lines = [
-            f"{self.width} x {self.height} pixels, faces: {self.faces}",
+            f"{self.width} x {self.height} pixels, faces: {self.faces}, decoded {_sizes(self.factors)}",
             f"{self.detector} + {self.embedder} ({self.precision}) on {self.provider}; "
             f"cores: {self.cores}, threads of a run: {threads}",
             "",
@@ -100,6 +102,7 @@ def profile(engine: FaceEngine, data: bytes, repeat: int = 30, parallel: int = 8
         width=runs[0].width,
         height=runs[0].height,
         faces=len(runs[0].detections),
+        factors=runs[0].factors,
         detector=engine.detector_card.name,
         embedder=engine.embedder_card.name,
         provider=engine.provider,
@@ -112,6 +115,11 @@ def profile(engine: FaceEngine, data: bytes, repeat: int = 30, parallel: int = 8
         parallel=parallel,
         per_second=_per_second(engine, data, repeat, parallel) if parallel else 0.0,
     )
+
+
+def _sizes(factors: tuple[int, ...]) -> str:
+    first, *more = ["in full" if factor == 1 else f"at 1/{factor}" for factor in factors]
+    return f"{first} for the detector, {more[0]} for the crops" if more else first
 
 
 def _stages(runs: Sequence[Analysis]) -> tuple[Stage, ...]:

@@ -24,6 +24,11 @@ class Detector(Protocol):
         """The model's contract."""
         ...
 
+    def scale(self, width: int, height: int) -> float | None:
+        """Pixels that the network sees per pixel of a picture of ``width`` and ``height``; None when the detector gives
+        what a peer gives, and so must have every pixel."""
+        ...
+
     def detect(self, image: ImageArray) -> Detections:
         """Faces of ``image`` ((h, w, 3) uint8 BGR), largest score first."""
         ...

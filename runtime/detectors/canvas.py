@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from runtime.faces import Detections, ImageArray
+from runtime.faces import Detections, ImageArray, cut_at_edges
 
 Size = tuple[int, int]
 # Of a smaller picture, the rows that fill no block would be too large a share.
@@ -33,13 +33,18 @@ def choose_canvas(width: int, height: int, canvases: Sequence[Size]) -> Size:
     return max(canvases, key=lambda size: (min(size[0] / width, size[1] / height), -size[0] * size[1]))
 
 
+def scale_to_fit(width: int, height: int, size: Size, max_scale: float) -> float:
+    """Canvas pixels per picture pixel of a picture that fits ``size`` (width, height), ``max_scale`` at most."""
+    return min(size[0] / width, size[1] / height, max_scale)
+
+
 def letterbox(image: ImageArray, size: Size, max_scale: float = 1.0, fill: int = 0) -> Canvas:
     """Scale ``image`` to fit ``size`` (width, height), enlarging at most ``max_scale`` times, and pad it.
 
     Pictures that shrink are averaged over the area, which keeps small faces from aliasing.
     """
     height, width = image.shape[:2]
-    scale = min(size[0] / width, size[1] / height, max_scale)
+    scale = scale_to_fit(width, height, size, max_scale)
     target = (max(1, min(size[0], round(width * scale))), max(1, min(size[1], round(height * scale))))
     resized = image
     if target != (width, height):
@@ -84,9 +89,5 @@ def to_detections(found: Detections, *, scale: float, iou_threshold: float, imag
     boxes, landmarks, scores = found.boxes[kept] / scale, found.landmarks[kept] / scale, found.scores[kept]
     centres = boxes[:, :2] + boxes[:, 2:] / 2
     inside = (centres > 0).all(axis=1) & (centres < (width, height)).all(axis=1)
-    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    corners = np.clip(corners, 0, (width, height, width, height))
-    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-    return Detections(
-        boxes[inside].astype(np.float32), landmarks[inside].astype(np.float32), scores[inside].astype(np.float32)
-    )
+    boxes = cut_at_edges(boxes, width, height)
+    return Detections(boxes[inside], landmarks[inside].astype(np.float32), scores[inside].astype(np.float32))

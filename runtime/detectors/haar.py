@@ -33,6 +33,9 @@ class Haar:
         self._own = threading.local()
         self._cascades()
 
+    def scale(self, width: int, height: int) -> None:
+        """Of any picture every pixel is needed: DeepFace's cascades see them."""
+
     def detect(self, image: ImageArray) -> Detections:
         """Faces of ``image`` ((h, w, 3) uint8 BGR), largest score first.
 

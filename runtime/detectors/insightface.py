@@ -39,6 +39,9 @@ class InsightFaceDetector:
         if not getattr(self._network(), "use_kps", True):
             raise CardError(f"{session.path} gives no landmarks, and faces are aligned by them: take a `_kps` network.")
 
+    def scale(self, width: int, height: int) -> None:
+        """Of any picture every pixel is needed: results are those of InsightFace."""
+
     def detect(self, image: ImageArray) -> Detections:
         """Faces of ``image`` ((h, w, 3) uint8 BGR), largest score first; boxes may reach over the picture's edges."""
         found, landmarks = self._network().detect(image)

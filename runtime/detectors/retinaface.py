@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from runtime.detectors.canvas import Size, choose_canvas, letterbox, to_detections
+from runtime.detectors.canvas import Size, choose_canvas, letterbox, scale_to_fit, to_detections
 from runtime.faces import Detections, FloatArray, ImageArray
 from runtime.session import SharedSession, as_batch
 
@@ -66,10 +66,13 @@ class RetinaFace:
         self.card = session.card
         self.score_threshold = score_threshold
 
+    def scale(self, width: int, height: int) -> float:
+        """Canvas pixels per pixel of a picture of ``width`` and ``height``."""
+        return scale_to_fit(width, height, _canvas_for(width, height), MAX_ENLARGEMENT)
+
     def detect(self, image: ImageArray) -> Detections:
         """Faces of ``image`` ((h, w, 3) uint8 BGR), largest score first."""
-        height, width = image.shape[:2]
-        size = CANVASES[0] if max(width, height) * MAX_ENLARGEMENT <= SMALL else choose_canvas(width, height, CANVASES)
+        size = _canvas_for(image.shape[1], image.shape[0])
         canvas = letterbox(image, size, MAX_ENLARGEMENT)
         outputs = self.session.run(
             {self.session.inputs[0]: as_batch(canvas.pixels[None], self.card)}, ("loc", "conf", "landmarks")
@@ -82,3 +85,7 @@ class RetinaFace:
             decode_boxes(offsets[found], anchors), decode_landmarks(points[found], anchors), scores[found]
         )
         return to_detections(faces, scale=canvas.scale, iou_threshold=IOU_THRESHOLD, image=image)
+
+
+def _canvas_for(width: int, height: int) -> Size:
+    return CANVASES[0] if max(width, height) * MAX_ENLARGEMENT <= SMALL else choose_canvas(width, height, CANVASES)

@@ -40,6 +40,9 @@ class RetinaFaceResNet50:
         self.session = session
         self.card = session.card
 
+    def scale(self, width: int, height: int) -> None:
+        """Of any picture every pixel is needed: boxes are DeepFace's to the pixel."""
+
     def detect(self, image: ImageArray) -> Detections:
         """Faces of ``image`` ((h, w, 3) uint8 BGR), largest score first, in whole pixels as DeepFace has them."""
         framed, left, top = with_border(image)

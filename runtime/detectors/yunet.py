@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.detectors.canvas import letterbox, to_detections
+from runtime.detectors.canvas import letterbox, scale_to_fit, to_detections
 from runtime.faces import Detections, ImageArray
 from runtime.session import SharedSession, as_batch
 
@@ -21,6 +21,10 @@ class YuNet:
         self.session = session
         self.card = session.card
         self.score_threshold = score_threshold
+
+    def scale(self, width: int, height: int) -> float:
+        """Canvas pixels per pixel of a picture of ``width`` and ``height``."""
+        return scale_to_fit(width, height, self.card.input_size, MAX_ENLARGEMENT)
 
     def detect(self, image: ImageArray) -> Detections:
         """Faces of ``image`` ((h, w, 3) uint8 BGR), largest score first."""

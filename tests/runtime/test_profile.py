@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import pytest
 
 from runtime.__main__ import main
@@ -29,9 +30,33 @@ def test_the_stages_make_up_the_whole(group_picture: Path, capsys: pytest.Captur
 def test_people_get_a_table_with_bars(group_picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", str(group_picture), "--repeat", "1", "--parallel", "0"]) == 0
     shown = capsys.readouterr().out
-    for word in ("retinaface + sface (fp32)", "decode", "detect", "align", "embed", "█", "pictures/s"):
+    for word in (
+        "faces: 6, decoded in full",
+        "retinaface + sface (fp32)",
+        "decode",
+        "detect",
+        "align",
+        "embed",
+        "█",
+        "pictures/s",
+    ):
         assert word in shown
     assert "at once" not in shown
+
+
+def test_a_large_photo_says_at_which_size_it_was_decoded(
+    group_picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = cv2.imread(str(group_picture))
+    cv2.imwrite(str(tmp_path / "large.jpg"), cv2.resize(image, (4160, 2880)))
+    options = ["profile", str(tmp_path / "large.jpg"), "--repeat", "1", "--parallel", "0"]
+    assert main(options) == 0
+    shown = capsys.readouterr().out
+    assert "4160 x 2880 pixels, faces: 6, decoded at 1/4 for the detector, at 1/2 for the crops" in shown
+    assert main([*options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["factors"] == [4, 2]
+    assert [stage["name"] for stage in found["stages"]] == ["decode", "detect", "align", "embed"]
 
 
 def test_what_is_no_picture_ends_with_what_to_send(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
