@@ -12,10 +12,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from runtime.bf16_weights import nearest
 from runtime.onnx_graph import attribute, only_reader, replace_items
 
 _BITS = 8
@@ -51,7 +51,7 @@ def split_first_convolution(model: onnx.ModelProto, low: float, high: float) -> 
     first, axis = (node, 1) if turn is None else (turn, attribute(turn, "perm", (0, 1, 2, 3))[1])
     parts = _split(graph, first.input[0], 2.0 ** (_BITS - math.ceil(math.log2(largest))), axis)
     first.input[0] = parts[-1].output[0]
-    coarse = _rounded(weight)
+    coarse = nearest(weight)
     wide = np.concatenate([coarse, coarse, weight - coarse], axis=1)
     weights[node.input[1]].CopyFrom(numpy_helper.from_array(wide, node.input[1]))
     nodes = list(graph.node)
@@ -72,9 +72,3 @@ def _split(graph: onnx.GraphProto, x: str, steps: float, axis: int) -> Sequence[
         helper.make_node("Sub", [x, coarse], [fine]),
         helper.make_node("Concat", [coarse, fine, coarse], [f"{x}/parts"], axis=axis),
     ]
-
-
-def _rounded(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The nearest bfloat16 of each number, ties to the even one."""
-    bits = values.view(np.uint32)
-    return np.asarray((bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000), np.uint32).view(np.float32)

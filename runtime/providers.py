@@ -20,6 +20,7 @@ import onnxruntime as ort
 from models.card import read_card
 from models.settings import ExecutionProvider
 from runtime.bf16_graph import split_first_convolution
+from runtime.bf16_weights import round_weights
 from runtime.cores import core_count
 from runtime.cpu_graph import has_rectifiers, split_rectifiers
 from runtime.errors import ProviderError
@@ -65,7 +66,7 @@ def prepared(model: Path, provider: str, *, bf16: bool = False) -> Iterator[Path
     graph = None
     if model.stat().st_size and ((provider == CPU and has_rectifiers(model)) or bf16):
         graph = onnx.load(model)
-    if graph is None or not (_split_first(graph, model) if bf16 else split_rectifiers(graph)):
+    if graph is None or not (_for_bf16(graph, model) if bf16 else split_rectifiers(graph)):
         yield model
         return
     with tempfile.TemporaryDirectory(prefix="face-service-") as folder:
@@ -75,10 +76,12 @@ def prepared(model: Path, provider: str, *, bf16: bool = False) -> Iterator[Path
         yield copy
 
 
-def _split_first(graph: onnx.ModelProto, model: Path) -> bool:
+def _for_bf16(graph: onnx.ModelProto, model: Path) -> bool:
     card = read_card({item.key: item.value for item in graph.metadata_props}, model)
     ends = [[(value - mean) * scale for value in (0, 255)] for mean, scale in zip(card.mean, card.scale, strict=True)]
-    return split_first_convolution(graph, min(map(min, ends)), max(map(max, ends)))
+    low, high = min(map(min, ends)), max(map(max, ends))
+    split = split_first_convolution(graph, low, high)
+    return round_weights(graph, low, high) or split
 
 
 def create_session(model: Path, provider: str, options: SessionOptions) -> ort.InferenceSession:

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.bf16_graph import split_first_convolution
+from runtime.onnx_graph import replace_items
 
 
 def network(*, planes: bool, scaled: bool) -> onnx.ModelProto:
@@ -41,14 +42,16 @@ def network(*, planes: bool, scaled: bool) -> onnx.ModelProto:
 
 
 def rounding(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The network with what enters its convolution rounded to bfloat16, as a processor does that multiplies so."""
-    convolution = model.graph.node.pop()
-    for index, name in enumerate(convolution.input):
-        short, again = f"{name}/short", f"{name}/again"
-        model.graph.node.append(helper.make_node("Cast", [name], [short], to=TensorProto.BFLOAT16))
-        model.graph.node.append(helper.make_node("Cast", [short], [again], to=TensorProto.FLOAT))
-        convolution.input[index] = again
-    model.graph.node.append(convolution)
+    """The network with what enters its products rounded to bfloat16, as a processor does that multiplies so."""
+    nodes = []
+    for node in model.graph.node:
+        for index in (0, 1) if node.op_type in ("Conv", "Gemm") else ():
+            short, again = (f"{node.output[0]}/{index}/{name}" for name in ("short", "again"))
+            nodes.append(helper.make_node("Cast", [node.input[index]], [short], to=TensorProto.BFLOAT16))
+            nodes.append(helper.make_node("Cast", [short], [again], to=TensorProto.FLOAT))
+            node.input[index] = again
+        nodes.append(node)
+    replace_items(model.graph.node, nodes)
     return model
 
 
