@@ -99,7 +99,7 @@ def create_session(model: Path, provider: str, options: SessionOptions) -> ort.I
         raise ProviderError(_cannot_load(provider, reason))
     if options.bf16:
         _check_bf16(provider)
-    native = _native_options(options)
+    native = native_options(options)
     providers: list[str | tuple[str, dict[str, Any]]] = [provider] if provider == CPU else [provider, CPU]
     if provider == OPENVINO:
         # The provider's own options leave the precision as it is in the file.
@@ -116,7 +116,8 @@ def create_session(model: Path, provider: str, options: SessionOptions) -> ort.I
     return session
 
 
-def _native_options(options: SessionOptions) -> ort.SessionOptions:
+def native_options(options: SessionOptions) -> ort.SessionOptions:
+    """ONNX Runtime's own options for the CPU provider."""
     native = ort.SessionOptions()
     native.intra_op_num_threads = options.threads or core_count()
     native.log_severity_level = 3

@@ -8,19 +8,19 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from models.card import ModelCard, read_card
 from models.errors import ModelError
 from runtime.cores import core_count
 from runtime.errors import RuntimeFault
 from runtime.memory import return_memory
+from runtime.pair import Pair, open_pair
 from runtime.providers import CPU, SessionOptions, create_session, prepared
 
 Tensor = npt.NDArray[Any]
@@ -59,11 +59,11 @@ class _Opened:
     """A network as it runs when there is little traffic, with all cores, and when there is much, with one.
 
     Attributes:
-        pool: a thread for each core but one, to run ``heavy`` side by side; None where ``light`` is the same.
+        pair: the same session twice where traffic makes no difference.
+        pool: a thread for each core but one, to run the heavy one side by side; None where it is the light one.
     """
 
-    light: ort.InferenceSession
-    heavy: ort.InferenceSession
+    pair: Pair
     pool: ThreadPoolExecutor | None
 
 
@@ -98,9 +98,9 @@ class SharedSession:
         self._inherited: list[_Opened] = []
         opened = self._open()
         self._opened: _Opened | None = opened
-        self.card: ModelCard = card or read_card(opened.light.get_modelmeta().custom_metadata_map, path)
-        self.input_nodes: tuple[Any, ...] = tuple(opened.light.get_inputs())
-        self.output_nodes: tuple[Any, ...] = tuple(opened.light.get_outputs())
+        self.card: ModelCard = card or read_card(opened.pair.light.get_modelmeta().custom_metadata_map, path)
+        self.input_nodes: tuple[Any, ...] = tuple(opened.pair.light.get_inputs())
+        self.output_nodes: tuple[Any, ...] = tuple(opened.pair.light.get_outputs())
         self.inputs: tuple[str, ...] = tuple(node.name for node in self.input_nodes)
         self.outputs: tuple[str, ...] = tuple(node.name for node in self.output_nodes)
         forget = weakref.WeakMethod(self._forget_inherited)
@@ -110,7 +110,7 @@ class SharedSession:
         """The outputs named (default: all, in the model's order) for one set of inputs."""
         opened = self._current()
         with self._traffic.run() as light:
-            session = opened.light if light else opened.heavy
+            session = opened.pair.light if light else opened.pair.heavy
             results: list[Tensor] = session.run(list(outputs) if outputs else None, dict(feeds))
         if not self.options.arena:
             # Without an arena the allocator keeps what the run has freed: hundreds of megabytes for each thread.
@@ -134,15 +134,15 @@ class SharedSession:
         names = list(outputs) if outputs else None
         with self._traffic.run() as light:
             if not light or opened.pool is None:
-                return [opened.heavy.run(names, dict(feed)) for feed in feeds]
+                return [opened.pair.heavy.run(names, dict(feed)) for feed in feeds]
             # The calling thread takes its part: were it to sleep, the system would move it about.
             own = range(0, len(feeds), core_count())
             others = {
-                index: opened.pool.submit(opened.heavy.run, names, dict(feed))
+                index: opened.pool.submit(opened.pair.heavy.run, names, dict(feed))
                 for index, feed in enumerate(feeds)
                 if index not in own
             }
-            mine = {index: opened.heavy.run(names, dict(feeds[index])) for index in own}
+            mine = {index: opened.pair.heavy.run(names, dict(feeds[index])) for index in own}
             return [mine[index] if index in mine else others[index].result() for index in range(len(feeds))]
 
     def _current(self) -> _Opened:
@@ -159,11 +159,11 @@ class SharedSession:
             raise ModelError(f"{self.path} does not exist. Run `python -m convert fetch`, or check the path.")
         try:
             with prepared(self.path, self.provider, bf16=self.options.bf16) as file:
-                light = create_session(file, self.provider, self.options)
-                heavy, pool = light, None
                 if self.provider == CPU and self.options.threads == 0 and core_count() > 1:
-                    heavy = create_session(file, CPU, replace(self.options, threads=1))
-                    pool = ThreadPoolExecutor(core_count() - 1, "run")
+                    pair, pool = open_pair(file, self.options), ThreadPoolExecutor(core_count() - 1, "run")
+                else:
+                    alone = create_session(file, self.provider, self.options)
+                    pair, pool = Pair(alone, alone), None
         except RuntimeFault:
             raise
         except Exception as error:
@@ -172,7 +172,7 @@ class SharedSession:
                 "Run `python -m models verify` to see which files are damaged."
             ) from error
         return_memory()
-        return _Opened(light, heavy, pool)
+        return _Opened(pair, pool)
 
     def _forget_inherited(self) -> None:
         self._lock = threading.Lock()

@@ -1,0 +1,103 @@
+"""A network opened twice on the CPU provider: for all cores and for one, with its weights in memory once."""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from runtime.providers import CPU, SessionOptions, create_session, native_options
+
+_NO_PREPACKING = ("session.disable_prepacking", "1")
+# Smaller ones stay in the graph.
+_LEAST_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two sessions of one network.
+
+    Attributes:
+        light: runs on the threads of the options, or on all cores.
+        heavy: runs on one thread.
+        weights: what both read from, and must outlive them; empty where each has its own.
+    """
+
+    light: ort.InferenceSession
+    heavy: ort.InferenceSession
+    weights: Mapping[str, ort.OrtValue] = field(default_factory=dict)
+
+
+def open_pair(model: Path, options: SessionOptions) -> Pair:
+    """Open ``model`` on the CPU provider.
+
+    ONNX Runtime rearranges weights for its kernels when it opens a network. Here that is done once, and both sessions
+    get the result. Kernels of quantised networks, which are small, rearrange theirs later: each session has its own.
+
+    Raises whatever ONNX Runtime raises for a file that it cannot open.
+    """
+    alone = replace(options, threads=1)
+    if not _is_quantised(model):
+        with tempfile.TemporaryDirectory(prefix="face-service-") as name:
+            graph = _write_optimised(model, Path(name), alone)
+            weights = _weights(graph)
+            if weights is not None:
+                light, heavy = (_open_optimised(graph, one, weights) for one in (options, alone))
+                return Pair(light, heavy, weights)
+    return Pair(create_session(model, CPU, options), create_session(model, CPU, alone))
+
+
+def _is_quantised(path: Path) -> bool:
+    """Whether the ONNX file may hold quantised weights; reads it without parsing it."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(word) >= 0 for word in (b"DequantizeLinear", b"QLinear", b"Integer"))
+
+
+def _write_optimised(model: Path, folder: Path, options: SessionOptions) -> Path:
+    """The graph as this processor's kernels want it, its weights in a file beside it."""
+    path = folder / "optimised.onnx"
+    native = native_options(options)
+    native.optimized_model_filepath = str(path)
+    native.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+    native.add_session_config_entry(
+        "session.optimized_model_external_initializers_min_size_in_bytes", str(_LEAST_BYTES)
+    )
+    native.add_session_config_entry(*_NO_PREPACKING)
+    ort.InferenceSession(str(model), native, providers=[CPU])
+    return path
+
+
+def _weights(path: Path) -> dict[str, ort.OrtValue] | None:
+    """What lies beside the graph, read once; None where that is not all float32."""
+    stored = [
+        tensor
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+    ]
+    if not stored or any(tensor.data_type != onnx.TensorProto.FLOAT for tensor in stored):
+        return None
+    content = np.fromfile(path.parent / "weights", np.uint8)
+    found = {}
+    for tensor in stored:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        start = int(place.get("offset", 0))
+        values = content[start : start + int(place["length"])].view(np.float32).reshape(tuple(tensor.dims))
+        found[tensor.name] = ort.OrtValue.ortvalue_from_numpy(values)
+    return found
+
+
+def _open_optimised(path: Path, options: SessionOptions, weights: Mapping[str, ort.OrtValue]) -> ort.InferenceSession:
+    native = native_options(options)
+    native.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # Packed for its matrix products, weights would be there once more for each session; a product of one row, which is
+    # what most runs have, is no slower without.
+    native.add_session_config_entry(*_NO_PREPACKING)
+    for name, value in weights.items():
+        native.add_initializer(name, value)
+    return ort.InferenceSession(str(path), native, providers=[CPU])
