@@ -18,13 +18,24 @@ from matchers.embedded import EmbeddedPostgres
 from models.settings import Settings
 from runtime.decode import decode
 from runtime.engine import FaceEngine, open_engine
+from runtime.memory import return_memory, share_one_arena
 
 # No test is timed, those of hypothesis neither.
 settings.register_profile("untimed", parent=settings(), deadline=None)
 settings.load_profile("untimed")
 
+# As in the server; otherwise each of the threads that tests start keeps what it once needed.
+share_one_arena()
+
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = frozenset(name.upper() for name in Settings.model_fields)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory_is_returned() -> Iterator[None]:
+    """Networks that the tests of a file opened and dropped take no memory from those of the next."""
+    yield
+    return_memory()
 
 
 @pytest.fixture(scope="session")
