@@ -18,6 +18,7 @@ from typing import Any
 
 import uvicorn
 from pydantic import ValidationError
+from uvicorn.supervisors import multiprocess
 
 from matchers.demo import DOMAIN as DEMO_DOMAIN
 from matchers.demo import demo_picture
@@ -167,7 +168,18 @@ def _serve_many(options: argparse.Namespace, settings: Settings) -> None:
     memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="face-metrics-", dir=memory) as folder:
         os.environ.setdefault(METRICS_FOLDER, folder)
+        multiprocess.Process = _Worker  # type: ignore[misc]
         uvicorn.run("server.worker:build", factory=True, workers=options.workers, **_listening(options))
+
+
+class _Worker(multiprocess.Process):
+    """A worker whose death is seen at once."""
+
+    def start(self) -> None:
+        super().start()
+        # uvicorn keeps the worker's end of the pipe open here as well, so nobody would hear a worker hang up that is
+        # killed between question and answer: it was given as long as one that hangs.
+        self.child_conn.close()
 
 
 def _listening(options: argparse.Namespace) -> dict[str, Any]:

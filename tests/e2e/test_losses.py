@@ -125,6 +125,18 @@ def test_workers_are_killed_while_people_are_enrolled(office: Office, portraits:
     assert set(found.values()) == {2}, "half of a person is there"
 
 
+def test_a_worker_that_dies_while_it_is_asked_whether_it_lives_is_replaced_at_once(office: Office) -> None:
+    worker = office.workers()[0]
+    worker.suspend()
+    # The supervisor asks twice a second, and then waits 30 s for an answer.
+    time.sleep(2)
+    worker.kill()
+    deadline = time.monotonic() + 20
+    while len(set(office.workers()) - {worker}) < 2:
+        assert time.monotonic() < deadline, "nobody took the place of a worker that was killed"
+        time.sleep(0.05)
+
+
 def test_the_worker_of_a_job_is_killed(office: Office, portraits: list[bytes]) -> None:
     for number, data in enumerate(portraits):
         folder = office.images_dir / DOMAIN / f"person-{number}"
