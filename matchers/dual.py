@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 from matchers.base import FloatArray, GalleryStore, Match
@@ -77,9 +78,17 @@ class PromptStore(GalleryStore, Protocol):
     """A store that can say at once that it would have to wait."""
 
     def search_at_once(
-        self, embeddings: FloatArray, domain: str, top_k: int, seconds: float
+        self,
+        embeddings: FloatArray,
+        domain: str,
+        top_k: int,
+        seconds: float,
+        meanwhile: Callable[[], None] | None = None,
     ) -> list[list[Match]] | None:
-        """As ``search``, given up after ``seconds``; None, at once, when it may not even be begun in time."""
+        """As ``search``, given up after ``seconds``; None, at once, when it may not even be begun in time.
+
+        ``meanwhile`` may be called, once, while the store is waited for; it raises nothing.
+        """
 
 
 @runtime_checkable
@@ -94,8 +103,9 @@ class Searcher:
     """Searches by mode. Thread-safe.
 
     pgvector is asked in a daemon thread beside PKL, so that a call that hangs holds up neither the request nor the end
-    of the process. Where PKL is quick, that would cost more than it gains, and pgvector is asked in the same thread as
-    long as a connection to it is idle. ``max_pending`` may ask it at once; one more counts as a failure of pgvector.
+    of the process. Where PKL is quick, that would cost more than it gains: as long as a connection to pgvector is idle,
+    it is asked in the same thread, and PKL searched until its answer comes. ``max_pending`` may ask it at once; one
+    more counts as a failure of pgvector.
     """
 
     def __init__(
@@ -160,20 +170,23 @@ class Searcher:
 
     def _search_both(self, query: _Query) -> Outcome:
         pkl: Future[_Side] = Future()
+        search_pkl = partial(self._settle_pkl, pkl, query)
 
         def both() -> _Side:
-            if self._quick.get(query.domain) and (side := self._ask_at_once(query)) is not None:
-                return side
+            if self._quick.get(query.domain):
+                side = self._ask_at_once(query, search_pkl)
+                if side is not None:
+                    return side
             running = self._start(query)
-            self._settle_pkl(pkl, query)
+            search_pkl()
             return self._wait(running)
 
         try:
             pgvector = self.breaker.call(both)
         except StoreUnavailable as failure:
-            self._settle_pkl(pkl, query)
+            search_pkl()
             return _without_pgvector(query, pkl.result(), failure, compared=True)
-        self._settle_pkl(pkl, query)
+        search_pkl()
         unreadable = pkl.exception()
         if isinstance(unreadable, GalleryError) and pgvector.results is not None:
             _log.error("the PKL gallery of domain %s cannot be used, pgvector answers: %s", query.domain, unreadable)
@@ -188,7 +201,7 @@ class Searcher:
             if pkl.exception() is None and pkl.result().results:
                 self._quick[query.domain] = time.thread_time() - start < _QUICK_SECONDS
 
-    def _ask_at_once(self, query: _Query) -> _Side | None:
+    def _ask_at_once(self, query: _Query, meanwhile: Callable[[], None] | None = None) -> _Side | None:
         """pgvector's answer, asked in this thread; None when that might take long to begin."""
         store = self._prompt
         if store is None or not len(query.embeddings) or not self._slots.acquire(blocking=False):
@@ -197,7 +210,7 @@ class Searcher:
         results: Results | None
         try:
             with _unavailable_when_it_fails():
-                results = store.search_at_once(query.embeddings, query.domain, query.top_k, self.timeout)
+                results = store.search_at_once(query.embeddings, query.domain, query.top_k, self.timeout, meanwhile)
         except UnknownDomain:
             return _Side(None, _since(start))
         finally:

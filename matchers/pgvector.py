@@ -10,7 +10,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from pgvector import Vector
 from psycopg import errors, sql
 
 from matchers.base import Entry, FloatArray, GalleryFace, Match
@@ -20,6 +19,7 @@ from matchers.erasure import erase
 from matchers.errors import GalleryError
 from matchers.indexes import BREADTH_MOST, FaceIndexes, Probe
 from matchers.migrations import migrate
+from matchers.question import Questions, Row
 from matchers.tables import FaceTables
 from models.card import ModelCard
 
@@ -38,7 +38,7 @@ _QUERIES = 256
 
 # For each face asked for, {nearest} gives person, source, x, y and distance.
 _EACH = sql.SQL(
-    "SELECT q.i, m.person, m.distance, m.source FROM unnest(%b::vector[]) WITH ORDINALITY AS q(v, i) "
+    "SELECT q.i, m.person, m.distance, m.source FROM unnest($1::vector[]) WITH ORDINALITY AS q(v, i) "
     "CROSS JOIN LATERAL ({nearest}) AS m "
     'ORDER BY q.i, m.distance, m.source COLLATE "C", m.x, m.y'
 )
@@ -92,6 +92,7 @@ class PgvectorStore:
         )
         self._indexes = FaceIndexes(self._database, self._tables, embedder.dimension, exact_limit, cells_from)
         self._extents: WeakKeyDictionary[Connection, tuple[int, int]] = WeakKeyDictionary()
+        self._questions = Questions()
         # To put a query together takes a tenth of the time of a search.
         self._query = lru_cache(_QUERIES)(self._compose)
 
@@ -184,18 +185,31 @@ class PgvectorStore:
         """
         self._check_query(embeddings)
         with self._database.connection() as connection:
-            return self._search(connection, embeddings, domain, threshold, top_k)
+            found = self._search(connection, embeddings, domain, top_k)
+        if threshold is None:
+            return found
+        return [[match for match in matches if match.distance <= threshold] for matches in found]
 
     def search_at_once(
-        self, embeddings: FloatArray, domain: str, top_k: int, seconds: float
+        self,
+        embeddings: FloatArray,
+        domain: str,
+        top_k: int,
+        seconds: float,
+        meanwhile: Callable[[], None] | None = None,
     ) -> list[list[Match]] | None:
         """As :meth:`search`, cut off after ``seconds``; None, at once, when no connection is idle.
 
         So it may be called from a thread that must not wait for a server which does not answer.
+
+        Args:
+            meanwhile: called, at most once, when the server has been asked and before its answer is waited for.
         """
         self._check_query(embeddings)
         with self._database.connection_at_hand(seconds) as connection:
-            return None if connection is None else self._search(connection, embeddings, domain, None, top_k)
+            if connection is None:
+                return None
+            return self._search(connection, embeddings, domain, top_k, meanwhile)
 
     def apply(self, domain: str, upsert: Sequence[GalleryFace], remove: Iterable[str]) -> None:
         """In one transaction: drop every face of the sources in ``remove`` and ``upsert``, then add ``upsert``.
@@ -312,22 +326,31 @@ class PgvectorStore:
             self._database.forget()
 
     def _search(
-        self, connection: Connection, embeddings: FloatArray, domain: str, threshold: float | None, top_k: int
+        self,
+        connection: Connection,
+        embeddings: FloatArray,
+        domain: str,
+        top_k: int,
+        meanwhile: Callable[[], None] | None = None,
     ) -> list[list[Match]]:
         try:
-            rows = self._nearest(connection, embeddings, domain, top_k)
+            rows = self._nearest(connection, embeddings, domain, top_k, meanwhile)
         except errors.UndefinedTable:
             self._indexes.changed(domain)
             rows = self._nearest(connection, embeddings, domain, top_k)
         matches: list[list[Match]] = [[] for _ in range(len(embeddings))]
         for index, person, distance, source in rows:
-            if threshold is None or distance <= threshold:
-                matches[index - 1].append(Match(person, distance, source))
+            matches[index - 1].append(Match(person, distance, source))
         return matches
 
     def _nearest(
-        self, connection: Connection, embeddings: FloatArray, domain: str, top_k: int
-    ) -> list[tuple[int, str, float, str]]:
+        self,
+        connection: Connection,
+        embeddings: FloatArray,
+        domain: str,
+        top_k: int,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> list[Row]:
         """Rows of face number (from 1), person, distance, source.
 
         The limits stand in the text of the query: with a parameter the planner would not know that they are small.
@@ -339,7 +362,7 @@ class PgvectorStore:
             probe = replace(probe, breadth=max(probe.breadth, _CANDIDATES * top_k))
             self._set_extent(connection, probe.breadth, probe.cells[0] if probe.cells else 1)
         query = self._query(domain, top_k, probe)
-        rows = _asked(connection, query, embeddings)
+        rows = self._questions.ask(connection, query, embeddings, meanwhile)
         if probe is None or not probe.cells:
             return rows
         enough = _NEAR * (self._embedder.threshold or 0)
@@ -347,7 +370,7 @@ class PgvectorStore:
         rest = [index for index in range(1, len(embeddings) + 1) if index not in near]
         if rest:
             self._set_extent(connection, probe.breadth, probe.cells[1])
-            more = _asked(connection, query, embeddings[[index - 1 for index in rest]])
+            more = self._questions.ask(connection, query, embeddings[[index - 1 for index in rest]])
             rows = [row for row in rows if row[0] in near]
             rows += [(rest[index - 1], person, distance, source) for index, person, distance, source in more]
         return rows
@@ -398,8 +421,3 @@ class PgvectorStore:
             )
         if not np.isfinite(embeddings).all():
             raise GalleryError("an embedding holds a number that is not finite")
-
-
-def _asked(connection: Connection, query: bytes, embeddings: FloatArray) -> list[tuple[int, str, float, str]]:
-    vectors = [Vector(row) for row in embeddings]
-    return connection.execute(query, (vectors,), prepare=True, binary=True).fetchall()
