@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
@@ -82,7 +83,7 @@ def _weights(path: Path) -> dict[str, ort.OrtValue] | None:
     ]
     if not stored or any(tensor.data_type != onnx.TensorProto.FLOAT for tensor in stored):
         return None
-    content = np.fromfile(path.parent / "weights", np.uint8)
+    content = _read_aligned(path.parent / "weights")
     found = {}
     for tensor in stored:
         place = {entry.key: entry.value for entry in tensor.external_data}
@@ -90,6 +91,14 @@ def _weights(path: Path) -> dict[str, ort.OrtValue] | None:
         values = content[start : start + int(place["length"])].view(np.float32).reshape(tuple(tensor.dims))
         found[tensor.name] = ort.OrtValue.ortvalue_from_numpy(values)
     return found
+
+
+def _read_aligned(path: Path) -> npt.NDArray[np.uint8]:
+    """A file's content from the start of a page on: kernels read whole cache lines."""
+    pages = mmap.mmap(-1, path.stat().st_size)
+    with path.open("rb") as file:
+        file.readinto(pages)
+    return np.frombuffer(pages, np.uint8)
 
 
 def _open_optimised(path: Path, options: SessionOptions, weights: Mapping[str, ort.OrtValue]) -> ort.InferenceSession:
