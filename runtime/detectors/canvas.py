@@ -28,9 +28,9 @@ class Canvas:
     scale: float
 
 
-def choose_canvas(width: int, height: int, canvases: Sequence[Size]) -> Size:
-    """The canvas that shows the picture largest; of equals the one with the fewest pixels."""
-    return max(canvases, key=lambda size: (min(size[0] / width, size[1] / height), -size[0] * size[1]))
+def choose_canvas(width: int, height: int, canvases: Sequence[Size], max_scale: float) -> Size:
+    """The canvas that shows the picture largest, enlarged ``max_scale`` times at most; of equals the smallest one."""
+    return max(canvases, key=lambda size: (scale_to_fit(width, height, size, max_scale), -size[0] * size[1]))
 
 
 def scale_to_fit(width: int, height: int, size: Size, max_scale: float) -> float:

@@ -11,7 +11,6 @@ from runtime.faces import Detections, FloatArray, ImageArray
 from runtime.session import SharedSession, as_batch
 
 CANVASES: tuple[Size, ...] = ((320, 320), (640, 480), (480, 640), (640, 640))
-SMALL = 320
 MAX_ENLARGEMENT = 2.0
 SCORE_THRESHOLD = 0.8
 IOU_THRESHOLD = 0.4
@@ -88,4 +87,4 @@ class RetinaFace:
 
 
 def _canvas_for(width: int, height: int) -> Size:
-    return CANVASES[0] if max(width, height) * MAX_ENLARGEMENT <= SMALL else choose_canvas(width, height, CANVASES)
+    return choose_canvas(width, height, CANVASES, MAX_ENLARGEMENT)

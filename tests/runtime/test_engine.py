@@ -125,9 +125,17 @@ def test_faces_are_found_where_they_lie_whatever_the_size(engine: FaceEngine, si
 
 
 def test_the_canvas_shows_the_picture_largest() -> None:
-    assert choose_canvas(1280, 886, CANVASES) == (640, 480)
-    assert choose_canvas(886, 1280, CANVASES) == (480, 640)
-    assert choose_canvas(1000, 1000, CANVASES) == (640, 640)
+    expected = {
+        (1280, 886): (640, 480),
+        (886, 1280): (480, 640),
+        (1000, 1000): (640, 640),
+        (160, 90): (320, 320),
+        (161, 90): (640, 480),
+        (240, 260): (480, 640),
+        (300, 300): (640, 640),
+    }
+    for size, canvas in expected.items():
+        assert choose_canvas(*size, CANVASES, 2.0) == canvas
 
 
 def test_letterboxing_keeps_the_shape_and_pads_the_rest() -> None:
