@@ -26,6 +26,7 @@ _KEPT = 100
 """Prepared searches of one connection: as many as psycopg keeps of its own."""
 _BINARY = pq.Format.BINARY
 _DONE = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK)
+_NUMBERS = count()
 _INTEGER, _DOUBLE = struct.Struct("!q"), struct.Struct("!d")
 
 
@@ -33,7 +34,6 @@ class Questions:
     """Asks searches. Any number of threads may, each over a connection of its own."""
 
     def __init__(self) -> None:
-        self._numbers = count()
         self._prepared: WeakKeyDictionary[Connection, dict[bytes, bytes]] = WeakKeyDictionary()
 
     def ask(
@@ -49,30 +49,40 @@ class Questions:
         Raises:
             psycopg.Error: what the server says, or that it went away.
         """
-        vector = connection.adapters.types["vector"]
-        name = self._prepare(connection, query, vector.array_oid)
-        array = _array(embeddings, vector.oid)
-        connection.pgconn.send_query_prepared(name, [array], [_BINARY], _BINARY)
-        _send(connection.pgconn)
-        if meanwhile is not None:
-            meanwhile()
-        result = _receive(connection)
+        try:
+            result = self._result(connection, query, embeddings, meanwhile)
+        except errors.InvalidSqlStatementName:
+            # psycopg drops everything that is prepared when a table was dropped or altered.
+            self._prepared.pop(connection, None)
+            result = self._result(connection, query, embeddings, None)
+        encoding = connection.info.encoding
         return [
             (
                 _INTEGER.unpack(_value(result, row, 0))[0],
-                _value(result, row, 1).decode(),
+                _value(result, row, 1).decode(encoding),
                 _DOUBLE.unpack(_value(result, row, 2))[0],
-                _value(result, row, 3).decode(),
+                _value(result, row, 3).decode(encoding),
             )
             for row in range(result.ntuples)
         ]
+
+    def _result(
+        self, connection: Connection, query: bytes, embeddings: FloatArray, meanwhile: Callable[[], None] | None
+    ) -> pq.abc.PGresult:
+        vector = connection.adapters.types["vector"]
+        name = self._prepare(connection, query, vector.array_oid)
+        connection.pgconn.send_query_prepared(name, [_array(embeddings, vector.oid)], [_BINARY], _BINARY)
+        _send(connection.pgconn)
+        if meanwhile is not None:
+            meanwhile()
+        return _receive(connection)
 
     def _prepare(self, connection: Connection, query: bytes, parameter: int) -> bytes:
         names = self._prepared.setdefault(connection, {})
         if query not in names:
             if len(names) >= _KEPT:
                 connection.execute(b"DEALLOCATE " + names.pop(next(iter(names))))
-            name = b"face_search_%d" % next(self._numbers)
+            name = b"face_search_%d" % next(_NUMBERS)
             connection.pgconn.send_prepare(name, query, [parameter])
             _send(connection.pgconn)
             _receive(connection)
