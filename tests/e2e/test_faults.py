@@ -110,17 +110,23 @@ class World:
         reserved = "name IN ('superuser_reserved_connections', 'reserved_connections')"
         limit = f"SELECT setting::int - (SELECT sum(setting::int) FROM pg_settings WHERE {reserved}) FROM pg_settings"
         with ExitStack() as held, psycopg.connect(self.admin, autocommit=True) as admin:
-            # One of them is that of ``admin``. A service that is cut off comes back into its place before others do.
+            # One of them is that of ``admin``.
             places = admin.execute(f"{limit} WHERE name = 'max_connections'").fetchone()
             assert places is not None
             others, deadline = 0, time.monotonic() + NOTICE_SECONDS
-            while others < places[0] - 1:
-                assert time.monotonic() < deadline, f"others hold {others} connections of {places[0] - 1}"
-                admin.execute(f"SELECT pg_terminate_backend(pid) {theirs}")
-                with suppress(psycopg.OperationalError):
-                    while True:
-                        held.enter_context(psycopg.connect(url, application_name="others"))
-                        others += 1
+            # Else it would come back into its place before others do.
+            service = psutil.Process(self.service.process.pid)
+            service.suspend()
+            try:
+                while others < places[0] - 1:
+                    assert time.monotonic() < deadline, f"others hold {others} connections of {places[0] - 1}"
+                    admin.execute(f"SELECT pg_terminate_backend(pid) {theirs}")
+                    with suppress(psycopg.OperationalError):
+                        while True:
+                            held.enter_context(psycopg.connect(url, application_name="others"))
+                            others += 1
+            finally:
+                service.resume()
             yield
 
     @contextmanager
