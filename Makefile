@@ -40,7 +40,7 @@ audit: $(installed)  ## look for known weaknesses in what is installed (asks the
 	@.venv/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	@.venv/audit/bin/pip-audit --path "$$($(py) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
-BENCHMARKS = analyze pictures large_photos throughput providers service dual start memory pkl_search pgvector_search hostile_galleries
+BENCHMARKS = analyze pictures large_photos throughput providers service dual start memory pkl_search pgvector_search agreement hostile_galleries
 
 bench: models .venv/.dev  ## measure this machine and write benchmarks/results (never part of the tests)
 	@missed=""; for one in $(BENCHMARKS); do \
