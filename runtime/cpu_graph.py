@@ -8,7 +8,6 @@ layout and into which ONNX Runtime fuses the rectifier and the sum.
 
 from __future__ import annotations
 
-import mmap
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.onnx_graph import replace_items
+from runtime.onnx_graph import mentions, replace_items
 
 _BLOCK = 16
 """Channels of ONNX Runtime's blocked layout with AVX-512 (8 with less); other counts stay in planes."""
@@ -28,8 +27,7 @@ _BLOCKED = platform.machine() in {"x86_64", "AMD64"}
 
 def has_rectifiers(path: Path) -> bool:
     """Whether the ONNX file at ``path`` may hold a ``PRelu``; reads it without parsing it."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(b"PRelu") >= 0
+    return mentions(path, b"PRelu")
 
 
 def split_rectifiers(model: onnx.ModelProto, blocked: bool = _BLOCKED) -> int:

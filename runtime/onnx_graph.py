@@ -1,8 +1,11 @@
-"""What rewriting an ONNX graph needs: attributes of a node, who reads a value, other items in the place of some."""
+"""What rewriting an ONNX graph needs: attributes of a node, who reads a value, other items in the place of some, and
+what stands in a file at all."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -25,3 +28,9 @@ def replace_items(field: Any, items: Iterable[Any]) -> None:
     kept = list(items)
     del field[:]
     field.extend(kept)
+
+
+def mentions(path: Path, *words: bytes) -> bool:
+    """Whether one of ``words`` stands in the file at ``path``, which is not empty; it is not parsed."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return any(content.find(word) >= 0 for word in words)

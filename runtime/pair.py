@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from runtime.onnx_graph import mentions
 from runtime.providers import CPU, SessionOptions, create_session, native_options
 
 _NO_PREPACKING = ("session.disable_prepacking", "1")
@@ -56,8 +57,7 @@ def open_pair(model: Path, options: SessionOptions) -> Pair:
 
 def _is_quantised(path: Path) -> bool:
     """Whether the ONNX file may hold quantised weights; reads it without parsing it."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return any(content.find(word) >= 0 for word in (b"DequantizeLinear", b"QLinear", b"Integer"))
+    return mentions(path, b"DequantizeLinear", b"QLinear", b"Integer")
 
 
 def _write_optimised(model: Path, folder: Path, options: SessionOptions) -> Path:
