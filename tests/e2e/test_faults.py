@@ -114,19 +114,21 @@ class World:
             places = admin.execute(f"{limit} WHERE name = 'max_connections'").fetchone()
             assert places is not None
             others, deadline = 0, time.monotonic() + NOTICE_SECONDS
-            # Else it would come back into its place before others do.
             service = psutil.Process(self.service.process.pid)
-            service.suspend()
-            try:
-                while others < places[0] - 1:
-                    assert time.monotonic() < deadline, f"others hold {others} connections of {places[0] - 1}"
-                    admin.execute(f"SELECT pg_terminate_backend(pid) {theirs}")
+            while others < places[0] - 1:
+                assert time.monotonic() < deadline, f"others hold {others} connections of {places[0] - 1}"
+                # Else it would come back into its place before others do. What it was about to open when it was paused
+                # can only be cut off once it is open: the next time.
+                service.suspend()
+                try:
+                    admin.execute(f"SELECT pg_terminate_backend(pid, 1000) {theirs}")
                     with suppress(psycopg.OperationalError):
                         while True:
                             held.enter_context(psycopg.connect(url, application_name="others"))
                             others += 1
-            finally:
-                service.resume()
+                finally:
+                    service.resume()
+                time.sleep(0.1)
             yield
 
     @contextmanager
