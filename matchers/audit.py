@@ -133,5 +133,12 @@ def now() -> str:
 def _write(descriptor: int, change: ModeChange) -> None:
     size = os.fstat(descriptor).st_size
     cut_short = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-    os.write(descriptor, b"\n" * cut_short + _JSON.dump_json(change) + b"\n")
-    os.fsync(descriptor)
+    rest = b"\n" * cut_short + _JSON.dump_json(change) + b"\n"
+    try:
+        while rest:
+            # A disk that gets full takes a part, and says so only when it is given the next one.
+            rest = rest[os.write(descriptor, rest) :]
+        os.fsync(descriptor)
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
