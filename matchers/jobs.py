@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -28,6 +30,8 @@ KEPT_SECONDS: Final = 24 * 3600.0
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 # A reader looks four times a second.
 _STEP_SECONDS: Final = 0.25
+
+_log = logging.getLogger("matchers.jobs")
 
 
 class JobRunning(MatcherError):
@@ -56,6 +60,9 @@ class Job:
     error: Mapping[str, str] = field(default_factory=dict)
     started: float = 0.0
     ended: float = 0.0
+
+
+_FIELDS: Final = frozenset(field.name for field in fields(Job))
 
 
 def is_job_id(text: str) -> bool:
@@ -121,21 +128,33 @@ class JobFolder:
             if lost or (job.state != "running" and now - job.ended > KEPT_SECONDS):
                 self._path(job.id).unlink(missing_ok=True)
         for entry in self.root.glob(".*.part"):
-            if now - entry.stat().st_mtime > KEPT_SECONDS:
-                entry.unlink(missing_ok=True)
+            # Jobs of other domains write theirs meanwhile.
+            with suppress(FileNotFoundError):
+                if now - entry.stat().st_mtime > KEPT_SECONDS:
+                    entry.unlink()
 
     def _all(self) -> Iterator[Job]:
+        """What can be read; a file that nobody can read is deleted, since it may name people."""
         for path in self.root.glob("*.json"):
+            if not is_job_id(path.stem):
+                continue
             job = self._load(path.stem)
             if job is not None:
                 yield job
+            else:
+                path.unlink(missing_ok=True)
 
     def _load(self, job: str) -> Job | None:
         if not is_job_id(job):
             return None
         try:
-            return Job(**json.loads(self._path(job).read_bytes()))
+            told = json.loads(self._path(job).read_bytes())
+            # Another version of this program, which runs beside this one or did before, may tell more.
+            return Job(**{name: told[name] for name in _FIELDS & told.keys()})
         except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, AttributeError):
+            _log.warning("%s tells of no job and is passed over", self._path(job))
             return None
 
     def _is_locked(self, domain: str) -> bool:

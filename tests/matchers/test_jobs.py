@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,40 @@ def test_old_reports_go_when_the_next_job_starts(folder: JobFolder) -> None:
 @pytest.mark.parametrize("name", ["", "../secret", "x" * 32, "0" * 31])
 def test_a_name_that_is_none_finds_nothing(folder: JobFolder, name: str) -> None:
     assert folder.read(name) is None
+
+
+def test_jobs_of_other_domains_that_tell_how_far_they_are_disturb_no_start(folder: JobFolder) -> None:
+    busy, done = folder.start("office", "sync"), threading.Event()
+
+    def tell() -> None:
+        while not done.is_set():
+            folder.write(busy.job)
+
+    with ThreadPoolExecutor(4) as pool:
+        tellers = [pool.submit(tell) for _ in range(4)]
+        try:
+            for _ in range(100):
+                folder.start("other", "sync").close()
+        finally:
+            done.set()
+        for teller in tellers:
+            teller.result()
+    busy.close()
+
+
+def test_a_job_of_another_version_is_read_and_one_that_nobody_can_read_is_deleted(folder: JobFolder) -> None:
+    running = folder.start("office", "sync")
+    running.finish({})
+    running.close()
+    path = folder.root / f"{running.job.id}.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mood": "good"}))
+    damaged = [folder.root / f"{number:032}.json" for number in range(3)]
+    for file, content in zip(damaged, (b"", b"[1]", b'{"id": "amy"}'), strict=True):
+        file.write_bytes(content)
+        assert folder.read(file.stem) is None
+    job = folder.read(running.job.id)
+    assert job is not None
+    assert job.state == "done"
+    folder.forget("office")
+    assert not list(folder.root.glob("*.json"))
+    folder.start("office", "sync").close()
