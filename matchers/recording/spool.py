@@ -55,7 +55,7 @@ class Spool:
 
     def waiting(self) -> int:
         """How many records wait. Reads the segments."""
-        return sum(path.read_bytes().count(b"\n") for path in self._segments())
+        return sum(_lines_in(path) for path in self._segments())
 
     def add(self, records: Sequence[Record]) -> int:
         """Keep ``records``; gives how many of them found no room.
@@ -203,6 +203,14 @@ def _lines(path: Path, read: Callable[[bytes], T]) -> Iterator[T]:
             yield read(line)
         except ValueError:
             _log.warning("a line of %s was cut short and is passed over", path)
+
+
+def _lines_in(path: Path) -> int:
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        # Another process has brought it to PostgreSQL meanwhile.
+        return 0
 
 
 def _size(path: Path) -> int:

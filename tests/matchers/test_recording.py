@@ -7,8 +7,10 @@ import signal
 import string
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -156,6 +158,24 @@ def test_the_spool_is_bounded_and_empties_in_order(tmp_path: Path) -> None:
     assert not spool.replay(fail)
     assert got == [1, 2, 3]
     assert spool.waiting() == spool.size == 0
+
+
+def test_records_are_counted_while_others_empty_the_spool(tmp_path: Path) -> None:
+    spool, done = Spool(tmp_path / "comparisons"), threading.Event()
+
+    def fill_and_empty() -> None:
+        while not done.is_set():
+            spool.add([record(1)])
+            spool.replay(lambda _records: None)
+
+    with ThreadPoolExecutor(1) as pool:
+        worker = pool.submit(fill_and_empty)
+        try:
+            counts = {spool.waiting() for _ in range(5000)}
+        finally:
+            done.set()
+        worker.result()
+    assert counts <= {0, 1}
 
 
 def test_a_writer_that_is_killed_leaves_whole_lines(tmp_path: Path) -> None:
