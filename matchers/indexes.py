@@ -4,9 +4,9 @@ The first gives candidates, which are compared exactly. Pictures of one person l
 may reach some and miss others; the second one brings all faces of the people who are near, so that who was found at all
 is compared with every picture.
 
-Embeddings are put into a graph (HNSW), or, when there are very many, into cells around centres (IVFFlat). Of a million
-faces a search must look at two or three in a hundred either way: in the graph each of them lies on another page, in a
-cell they follow each other.
+Embeddings of 512 numbers and more are put into cells around centres (IVFFlat), shorter ones into a graph (HNSW). Of a
+million faces a search must look at two or three in a hundred either way: in the graph each of them lies on another
+page, in a cell they follow each other, and cells are made many times faster.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ BREADTH_MOST = 1000
 _GRAPH, _CELLS, _FRESH, _PEOPLE = "hnsw", "cells", "fresh", "people"
 _BUILD_SECONDS = 6 * 3600.0
 
-# Faces in a cell. The time to make cells, and the memory, grow with the square of their number.
-_CELL_FACES, _CELLS_MOST = 500, 2000
+# Faces in a cell: of 100,000 faces a search looks at half as many in cells of 250 as in cells of 500 to find as many
+# people. The time to make cells, and the memory, grow with the square of their number.
+_CELL_FACES, _CELLS_MOST = 250, 2000
 # Of fewer numbers some strangers lie under the threshold, in any cell; a graph finds more of them.
 _CELLS_DIMENSIONS = 512
 # A domain that has grown so many times gets more cells.
 _GROWTH = 4
 # Cells that a search looks through first, of 2000, and how many of fewer: of a million faces in 200,000 groups with
-# nothing in common, 40 hold somebody of the right group for 95 % of queries. When nobody is near there, eight times as
-# many are looked through (python -m benchmarks.pgvector_search).
-_FIRST, _FIRST_POWER, _FIRST_LEAST, _MORE = 40, 0.6, 8, 8
+# nothing in common, 40 hold somebody of the right group for 95 % of queries, and so do 12 of 400 for 100,000 faces.
+# When nobody is near there, eight times as many are looked through (python -m benchmarks.pgvector_search).
+_FIRST, _FIRST_POWER, _FIRST_LEAST, _MORE = 40, 0.8, 8, 8
 
 # Links of a node and candidates while it is put in: the graph of 100,000 faces with five pictures of each person finds
 # who is nearest for all of 500 queries, pgvector's own 16 and 64 for 99 % (python -m benchmarks.pgvector_search).
@@ -77,22 +78,14 @@ class FaceIndexes:
     Args:
         dimension: numbers of an embedding.
         exact_limit: domains of more faces than this get indexes.
-        cells_from: domains of more faces than this get cells instead of a graph, if an embedding has 512 numbers.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        tables: FaceTables,
-        dimension: int,
-        exact_limit: int,
-        cells_from: int,
-    ) -> None:
+    def __init__(self, database: Database, tables: FaceTables, dimension: int, exact_limit: int) -> None:
         self._database = database
         self._tables = tables
         self._dimension = dimension
         self._exact_limit = exact_limit
-        self._cells_from = cells_from if dimension >= _CELLS_DIMENSIONS else math.inf
+        self._kind, self._other = (_CELLS, _GRAPH) if dimension >= _CELLS_DIMENSIONS else (_GRAPH, _CELLS)
         self._known: dict[str, tuple[Probe | None, float]] = {}
         self._cells: dict[str, int] = {}
         self._building: set[Connection] = set()
@@ -137,7 +130,7 @@ class FaceIndexes:
         self._known.pop(domain, None)
 
     def missing(self, connection: Connection) -> list[str]:
-        """Domains that have outgrown an exact scan and have no index, or a graph, which they have outgrown, too."""
+        """Domains that have outgrown an exact scan and have no index, or one that they have outgrown, too."""
         if self._dimension > _DIMENSIONS:
             return []
         rows = connection.execute(
@@ -151,9 +144,10 @@ class FaceIndexes:
         if self.probe(connection, domain) is None:
             return self._outgrown(connection, domain, self._exact_limit)
         cells = self._cells.get(domain, 0)
-        if cells >= _CELLS_MOST:
+        if self._kind == _GRAPH or cells >= _CELLS_MOST:
             return False
-        return self._outgrown(connection, domain, max(self._cells_from, _GROWTH * _CELL_FACES * cells))
+        # Earlier versions made graphs of all embeddings.
+        return self._outgrown(connection, domain, max(self._exact_limit, _GROWTH * _CELL_FACES * cells))
 
     def build(self, domain: str) -> bool:
         """Make the indexes of ``domain``; searches and writers go on meanwhile. False when another process is at it.
@@ -196,19 +190,18 @@ class FaceIndexes:
             return
         first = self.probe(connection, domain) is None
         faces = self._count(connection, domain)
-        kind, other = (_CELLS, _GRAPH) if faces > self._cells_from else (_GRAPH, _CELLS)
         started = time.monotonic()
         meanwhile = "exact" if first else "as they were"
         _logger.info("domain %r: %d faces get an index, searches are %s meanwhile", domain, faces, meanwhile)
         set_timeouts(connection, _BUILD_SECONDS, _BUILD_SECONDS)
-        if kind == _CELLS:
+        if self._kind == _CELLS:
             self._allow_memory(connection, _cells_memory(self._dimension, faces), spare=0)
         else:
             self._allow_memory(connection, 0, spare=int(1.1 * faces * (2 * self._dimension + _NODE_BYTES)))
         if first:
-            self._drop(connection, domain, kind, other)
+            self._drop(connection, domain, self._kind, self._other)
             self._create(connection, domain, _PEOPLE, sql.SQL("hash (person)"))
-        definition = _cells(self._dimension, faces) if kind == _CELLS else _graph(self._dimension)
+        definition = _cells(self._dimension, faces) if self._kind == _CELLS else _graph(self._dimension)
         try:
             self._create(connection, domain, _FRESH, definition)
         except (errors.DiskFull, errors.OutOfMemory):
@@ -217,11 +210,11 @@ class FaceIndexes:
             connection.execute("SELECT set_config('max_parallel_maintenance_workers', '0', false)")
             self._create(connection, domain, _FRESH, definition)
         with connection.transaction():
-            self._drop(connection, domain, kind, other)
+            self._drop(connection, domain, self._kind, self._other)
             connection.execute(
                 sql.SQL("ALTER INDEX {} RENAME TO {}").format(
                     sql.Identifier("face_service", self._tables.index_name(domain, _FRESH)),
-                    sql.Identifier(self._tables.index_name(domain, kind)),
+                    sql.Identifier(self._tables.index_name(domain, self._kind)),
                 )
             )
             self._mark(connection, domain, indexed=True)
@@ -254,15 +247,13 @@ class FaceIndexes:
             raise StoreUnavailable(f"domain {domain!r} was deleted meanwhile") from error
         return int(row[0]) if row is not None else 0
 
-    def _outgrown(self, connection: Connection, domain: str, faces: float) -> bool:
-        if faces == math.inf:
-            return False
+    def _outgrown(self, connection: Connection, domain: str, faces: int) -> bool:
         table = self._tables.partition(domain)
         size = connection.execute("SELECT pg_table_size(%s::regclass)", (table.as_string(connection),)).fetchone()
         if size is None or size[0] <= faces * self._dimension * 4:
             return False
         query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT {}) AS first_faces")
-        row = connection.execute(query.format(table, sql.Literal(int(faces) + 1))).fetchone()
+        row = connection.execute(query.format(table, sql.Literal(faces + 1))).fetchone()
         return row is not None and row[0] > faces
 
     def _create(self, connection: Connection, domain: str, suffix: str, definition: sql.Composable) -> None:

@@ -25,8 +25,6 @@ from models.card import ModelCard
 
 # With so many faces an exact scan still takes milliseconds; a larger domain is searched through an index.
 _EXACT_LIMIT = 20_000
-# Above, a graph is no longer the fastest way to the nearest.
-_CELLS_FROM = 50_000
 # Whom a search has found at such a share of the threshold it was made for; otherwise it goes on through more cells.
 _NEAR = 0.8
 # Candidates of an index per match asked for, at least.
@@ -71,7 +69,6 @@ class PgvectorStore:
         timeout: seconds until a search or another short question is given up.
         exact_limit: domains of more faces than this are searched through an index, once :meth:`build_indexes` has
             made it.
-        cells_from: domains of more faces than this are searched through an index of another kind.
 
     Raises:
         StoreUnavailable: the connection string cannot be read.
@@ -83,14 +80,13 @@ class PgvectorStore:
         embedder: ModelCard,
         timeout: float,
         exact_limit: int = _EXACT_LIMIT,
-        cells_from: int = _CELLS_FROM,
     ) -> None:
         self._embedder = embedder
         self._tables = FaceTables(embedder)
         self._database = Database(
             conninfo, timeout, self._define, {"hnsw.iterative_scan": "relaxed_order", "jit": "off"}
         )
-        self._indexes = FaceIndexes(self._database, self._tables, embedder.dimension, exact_limit, cells_from)
+        self._indexes = FaceIndexes(self._database, self._tables, embedder.dimension, exact_limit)
         self._extents: WeakKeyDictionary[Connection, tuple[int, int]] = WeakKeyDictionary()
         self._questions = Questions()
         # To put a query together takes a tenth of the time of a search.

@@ -27,7 +27,8 @@ from matchers.recording.report import Judge, count_differences
 from matchers.service import Stores
 
 DOMAIN = "large"
-DIMENSION = 512
+# Of 512 numbers it would have cells, which are all looked through in a domain of this size.
+DIMENSION = 500
 STRANGERS = 150
 THRESHOLD = 0.6
 ALIKE = Comparison(top1_match=True, top5_overlap=1.0, max_distance_delta=pytest.approx(0, abs=1e-5))

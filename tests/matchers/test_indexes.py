@@ -218,30 +218,57 @@ def waiting(database: str) -> bool:
         )
 
 
-def test_a_domain_that_outgrows_a_graph_gets_cells_and_more_of_them(
-    database: str,
-) -> None:
+def test_wide_embeddings_get_cells_and_more_of_them_as_a_domain_grows(database: str) -> None:
     faces, queries = make_clusters(420, 60, 512)
     indexed = make_conninfo(database, options="-c enable_seqscan=off")
     with PgvectorStore(indexed, make_card("wide", 512), 20.0, exact_limit=LIMIT) as store:
-        store.apply("demo", faces[:900], [])
-        store.build_indexes()
-    assert kinds(database) == {"hnsw", "people"}
-    with PgvectorStore(indexed, make_card("wide", 512), 20.0, exact_limit=LIMIT, cells_from=800) as grown:
-        assert grown.build_indexes() == ["demo"]
-        assert grown.build_indexes() == []
-        assert cells(database) == 1
-        grown.apply("demo", faces[900:], [])
-        assert_nearly_exact(grown, "demo", faces, queries)
-        assert grown.build_indexes() == ["demo"]
-        assert grown.build_indexes() == []
-        assert cells(database) == 4
-        assert_nearly_exact(grown, "demo", faces, queries)
+        store.apply("demo", faces[:600], [])
+        assert store.build_indexes() == ["demo"]
+        assert store.build_indexes() == []
+        assert cells(database) == 2
+        store.apply("demo", faces[600:], [])
+        assert_nearly_exact(store, "demo", faces, queries)
+        assert store.build_indexes() == ["demo"]
+        assert store.build_indexes() == []
+        assert cells(database) == 8
+        assert_nearly_exact(store, "demo", faces, queries)
         newest = make_faces(3, 512, seed=9, prefix="new-")
-        grown.apply("demo", newest, [faces[0].source])
-        assert grown.search(newest[1].embedding[None], "demo", None, 1)[0][0].source == "new-p0/1.jpg"
+        store.apply("demo", newest, [faces[0].source])
+        assert store.search(newest[1].embedding[None], "demo", None, 1)[0][0].source == "new-p0/1.jpg"
     assert kinds(database) == {"cells", "people"}
     wait_for_scans(database, "_cells", len(queries))
+
+
+def test_a_graph_that_an_earlier_version_made_of_wide_embeddings_gives_way_to_cells(database: str) -> None:
+    faces, queries = make_clusters(140, 60, 512)
+    indexed = make_conninfo(database, options="-c enable_seqscan=off")
+    with PgvectorStore(indexed, make_card("wide", 512), 20.0, exact_limit=LIMIT) as store:
+        store.apply("demo", faces, [])
+        store.build_indexes()
+    make_graph(database)
+    assert kinds(database) == {"hnsw", "people"}
+    with PgvectorStore(indexed, make_card("wide", 512), 20.0, exact_limit=LIMIT) as store:
+        assert_nearly_exact(store, "demo", faces, queries)
+        assert store.build_indexes() == ["demo"]
+        assert_nearly_exact(store, "demo", faces, queries)
+    assert kinds(database) == {"cells", "people"}
+
+
+def make_graph(database: str) -> None:
+    """Puts a graph in the place of the only domain's cells."""
+    with psycopg.connect(database) as connection:
+        row = connection.execute(
+            "SELECT indexname, tablename FROM pg_indexes WHERE indexname LIKE '%_cells' AND schemaname = 'face_service'"
+        ).fetchone()
+        assert row is not None
+        graph = sql.Identifier(row[0].removesuffix("cells") + "hnsw")
+        connection.execute("SET search_path = face_service, public")
+        connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(row[0])))
+        connection.execute(
+            sql.SQL("CREATE INDEX {} ON {} USING hnsw ((embedding::halfvec(512)) halfvec_ip_ops)").format(
+                graph, sql.Identifier(row[1])
+            )
+        )
 
 
 def cells(database: str) -> int:
