@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 import onnx
-from onnx import shape_inference
+import onnxruntime
+from onnx import TensorProto, helper, shape_inference
 
 
 def sgemm_peak(size: int = 2048, repeat: int = 5) -> float:
@@ -14,6 +15,26 @@ def sgemm_peak(size: int = 2048, repeat: int = 5) -> float:
     a, b = (np.random.default_rng(seed).random((size, size), np.float32) for seed in (0, 1))
     out = a @ b
     return 2 * size**3 / min(_seconds(lambda: np.matmul(a, b, out=out)) for _ in range(repeat)) / 1e9
+
+
+def igemm_peak(size: int = 2048, repeat: int = 5) -> float:
+    """10^9 operations a second of ONNX Runtime's product of unsigned and signed bytes with all cores: the best of
+    ``repeat``.
+
+    A processor with VNNI does four times as many as in float32, one without twice as many.
+    """
+    activations, weights = (np.random.default_rng(seed).integers(0, 64, (size, size)) for seed in (0, 1))
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["activations", "weights"], ["product"])],
+        "product",
+        [helper.make_tensor_value_info("activations", TensorProto.UINT8, [size, size])],
+        [helper.make_tensor_value_info("product", TensorProto.INT32, [size, size])],
+        [helper.make_tensor("weights", TensorProto.INT8, [size, size], weights.astype(np.int8).tobytes(), raw=True)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    inputs = {"activations": activations.astype(np.uint8)}
+    return 2 * size**3 / min(_seconds(lambda: session.run(None, inputs)) for _ in range(repeat + 1)) / 1e9
 
 
 def memory_bandwidth(megabytes: int = 256, repeat: int = 5) -> float:

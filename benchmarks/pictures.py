@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks import peers
-from benchmarks.limits import memory_bandwidth, sgemm_peak
+from benchmarks.limits import igemm_peak, memory_bandwidth, sgemm_peak
 from benchmarks.report import RESULTS, Report, median, ratio
 
 TARGETS = {
@@ -53,7 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for way in ways:
                 report.add(_row(picture.name, way.name, faces[way.name], times))
     missed = _judge(report, times)
-    report.remark(f"sgemm peak {sgemm_peak():.0f} GFLOP/s, memory bandwidth of one core {memory_bandwidth():.0f} GB/s")
+    report.remark(
+        f"matrix products: {sgemm_peak():.0f} GFLOP/s in float32, {igemm_peak():.0f} GOP/s in int8; "
+        f"memory bandwidth of one core {memory_bandwidth():.0f} GB/s"
+    )
     report.finish(options.output or RESULTS)
     return int(missed)
 

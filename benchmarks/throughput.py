@@ -17,7 +17,7 @@ from pathlib import Path
 import onnx
 
 from benchmarks import peers
-from benchmarks.limits import gflop, memory_bandwidth, sgemm_peak
+from benchmarks.limits import gflop, igemm_peak, memory_bandwidth, sgemm_peak
 from benchmarks.report import RESULTS, Report, median
 from runtime.providers import BF16, processor_flags
 
@@ -89,10 +89,11 @@ def _judge(report: Report, rates: dict[str, list[float]]) -> bool:
 
 
 def _limits(report: Report) -> None:
-    work, peak = gflop(onnx.load(peers.resnet34())), sgemm_peak()
+    work, peak, bytewise = gflop(onnx.load(peers.resnet34())), sgemm_peak(), igemm_peak()
     report.remark(
         f"yardstick: {work:.2f} GFLOP a face at numpy's sgemm peak of {peak:.0f} GFLOP/s are {peak / work:.1f} faces/s "
-        f"in float32 (direct convolutions may pass it); memory bandwidth of one core {memory_bandwidth():.0f} GB/s"
+        f"in float32 (direct convolutions may pass it), at onnxruntime's {bytewise:.0f} in int8 {bytewise / work:.1f}; "
+        f"memory bandwidth of one core {memory_bandwidth():.0f} GB/s"
     )
 
 
