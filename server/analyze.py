@@ -55,11 +55,11 @@ async def _analyze(request: Request, backend: Backend) -> tuple[dict[str, Any], 
     caller.enter(domain)
     language = asked_language(request, backend)
     mode = request.state.mode = backend.mode_of_request(domain)
+    threshold = backend.threshold(domain)
     with backend.intake.upload() as incoming:
         data = await read_picture(request, incoming, backend.engine.limits.max_bytes, backend.upload_timeout)
-        analysis, outcome = await while_there(request, _recognise(backend, data, domain, mode))
+        analysis, outcome = await while_there(request, _recognise(backend, data, domain, mode, threshold))
     request.state.faces = len(analysis.detections)
-    threshold = backend.threshold(domain)
     backend.metrics.searched(outcome, threshold)
     answer = analyze_answer(
         analysis,
@@ -75,10 +75,11 @@ async def _analyze(request: Request, backend: Backend) -> tuple[dict[str, Any], 
     return answer, language
 
 
-async def _recognise(backend: Backend, data: bytes, domain: str, mode: Mode) -> tuple[Analysis, Outcome]:
+async def _recognise(
+    backend: Backend, data: bytes, domain: str, mode: Mode, threshold: float
+) -> tuple[Analysis, Outcome]:
     analysis = await backend.inference.run(partial(backend.engine.analyze, data))
     searched_at = time.time()
-    threshold = backend.threshold(domain)
     outcome = await backend.searches.run(
         partial(backend.searcher.search, analysis.embeddings, domain, mode, backend.top_k, threshold)
     )
