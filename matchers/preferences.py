@@ -23,6 +23,8 @@ from models.errors import CardError
 from models.settings import Mode, Settings
 
 _CHECK_SECONDS = 0.5
+# Domains without a file that are kept in mind; who may ask may name any.
+_MOST_UNSET = 1000
 
 _log = logging.getLogger("matchers.preferences")
 
@@ -96,6 +98,8 @@ class PreferenceStore:
                 raise
             _log.error("%s; what it said before holds on", error)
             stamp, read = known.stamp, known.preferences
+        if known is None and len(self._known) >= _MOST_UNSET:
+            self._forget_unset()
         self._known[domain] = _Known(read, stamp, now)
         return read
 
@@ -137,6 +141,11 @@ class PreferenceStore:
             with self._locked(path):
                 path.unlink(missing_ok=True)
         self._known.pop(domain, None)
+
+    def _forget_unset(self) -> None:
+        for domain, known in list(self._known.items()):
+            if known.stamp is None:
+                self._known.pop(domain, None)
 
     @contextmanager
     def _locked(self, path: Path) -> Iterator[None]:

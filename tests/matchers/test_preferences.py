@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -97,6 +98,18 @@ def test_a_file_that_is_damaged_later_changes_nothing(store: PreferenceStore) ->
     store.path("office").write_text("{")
     os.utime(store.path("office"), ns=(1, 1))
     time.sleep(0.6)
+    assert store.get("office").mode == "pgvector_only"
+
+
+def test_asking_for_ever_new_domains_takes_no_more_memory(store: PreferenceStore) -> None:
+    store.change("office", lambda now: replace(now, mode="pgvector_only"))
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            store.get(f"nobody-{number}")
+        assert tracemalloc.get_traced_memory()[0] < 2 * 2**20
+    finally:
+        tracemalloc.stop()
     assert store.get("office").mode == "pgvector_only"
 
 
