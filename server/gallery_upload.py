@@ -31,7 +31,11 @@ class _Parser:
     """Takes the file of the field ``gallery`` out of a multipart body."""
 
     def __init__(self, boundary: bytes, check: Callable[[str], None]) -> None:
-        """``check``: called with the file's name before its content is taken."""
+        """``check``: called with the file's name before its content is taken.
+
+        Raises:
+            ApiError: no parts can be told by this boundary.
+        """
         self._check = check
         self._name: str | None = None
         self._inside = self._ended = False
@@ -47,7 +51,10 @@ class _Parser:
             "on_part_data": self._take,
             "on_part_end": self._leave,
         }
-        self._parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+        try:
+            self._parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+        except FormParserError as error:
+            raise ApiError(400, "invalid_multipart", f"The multipart body cannot be read: {error}.") from error
 
     def feed(self, chunk: bytes) -> bytes:
         """What of ``chunk`` belongs to the file.

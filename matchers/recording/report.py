@@ -122,11 +122,12 @@ def moment(text: str) -> datetime:
             return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
         # In the query of an address a plus sign means a space.
         found = datetime.fromisoformat(text.strip().replace(" ", "+") if "T" in text else text.strip())
+        # The first and the last day of the calendar have no moment in UTC everywhere.
+        return found.astimezone(UTC) if found.tzinfo is not None else found.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as error:
         raise ValueError(
             f"{text[:40]!r} is no moment: give an age such as 15m, 24h or 7d, or a date such as 2026-01-31T08:00:00Z"
         ) from error
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def as_json(found: Report) -> dict[str, Any]:

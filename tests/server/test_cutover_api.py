@@ -259,7 +259,12 @@ def test_failures_of_dual_are_recorded_while_postgresql_is_away(
 def test_what_cannot_be_asked_for(service: httpx.Client, office: str, client: httpx.Client) -> None:
     for body in ({}, {"mode": "both"}, {"mode": "dual", "sample": 2}, {"mode": "dual", "sample": True}, {"mode": []}):
         refused(service.put(f"{office}/mode", json=body), 422, "invalid_body")
-    for query in ({"since": "yesterday"}, {"until": "2026-13-01T00:00:00Z"}):
+    for query in (
+        {"since": "yesterday"},
+        {"until": "2026-13-01T00:00:00Z"},
+        {"since": "0001-01-01T00:00:00+23:59"},
+        {"until": "9999-12-31T23:59:59-23:59"},
+    ):
         refused(service.get(f"{office}/comparisons", params=query), 422, "invalid_moment")
     refused(service.get(f"{office}/comparisons", params={"buckets": 0}), 422, "invalid_number")
     assert service.get(f"{office}/comparisons", params={"since": "1h"}).json()["summary"]["requests"] == 0

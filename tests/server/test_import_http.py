@@ -132,6 +132,8 @@ def test_requests_without_a_usable_gallery_are_refused(service: httpx.Client) ->
     refused(service.post(path, files=sent(b"x", "picture.jpg")), 422, "unknown_format")
     refused(service.post(path, content=b"x"), 415, "not_multipart")
     refused(service.post("/domains/-/import", files=sent(b"x")), 422, "invalid_name")
+    endless = {"Content-Type": f"multipart/form-data; boundary={'b' * 300}"}
+    refused(service.post(path, content=b"--b", headers=endless), 400, "invalid_multipart")
     kind = {"Content-Type": "multipart/form-data; boundary=b"}
     part = b'--b\r\nContent-Disposition: form-data; name="gallery"; filename="g.pkl"\r\n'
     for body in (part + b"\r\nhalf", part + b"X-Long: " + b"y" * 20_000, b"--b\r\n\0bad", b"nothing"):

@@ -89,6 +89,7 @@ def test_an_admin_has_all_rights(browser: httpx.Client, secrets: tuple[dict[str,
         (b"[" * 4000, (422, "invalid_body")),
         (b'{"token": "' + b"x" * 9000 + b'"}', (422, "invalid_body")),
         (b"\xff", (422, "invalid_body")),
+        (b'{"token": "\\ud800"}', (401, "unauthorized")),
     ],
 )
 def test_what_is_no_token_opens_nothing(browser: httpx.Client, body: bytes, expected: tuple[int, str]) -> None:
