@@ -6,6 +6,7 @@ import logging
 import re
 import time
 import uuid
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -16,7 +17,8 @@ from server.errors import api_error
 logger = logging.getLogger("server.requests")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_PERSON = re.compile(r"(/people/)[^/]+")
+_PERSON = re.compile(r"(.*?/people/).+?(/faces/[0-9a-f]{24}(?:/thumbnail)?)?", re.IGNORECASE | re.DOTALL)
+_PLAIN = "/:@!$&'()*+,;=~"
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
@@ -68,8 +70,7 @@ class Observe:
 
 def _log(scope: Scope, request_id: str, status: int, milliseconds: float) -> None:
     """One line; people's names and the query stay out of it, and so does everything that the client sent as a body."""
-    path = scope.get("raw_path", scope["path"].encode()).decode("ascii", "backslashreplace")
-    path = _PERSON.sub(r"\1-", path)
+    path = _told(scope["path"])
     state = scope.get("state", {})
     noted = {name: state[name] for name in ("mode", "caller", "faces") if name in state}
     fields = {
@@ -91,3 +92,9 @@ def _log(scope: Scope, request_id: str, status: int, milliseconds: float) -> Non
         details,
         extra={"fields": fields},
     )
+
+
+def _told(path: str) -> str:
+    """A decoded address as the log has it: however it was spelt, it names nobody."""
+    named = _PERSON.fullmatch(path)
+    return quote(path if named is None else f"{named[1]}-{named[2] or ''}", _PLAIN)

@@ -266,6 +266,36 @@ def test_one_line_per_request_without_the_token(guarded: httpx.Client, caplog: p
     assert "s3cret" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/people/Amy%20Lee", "/people/-"),
+        ("/people//Amy", "/people/-"),
+        ("/%70eople/Amy", "/people/-"),
+        ("/people%2FAmy", "/people/-"),
+        ("/People/Amy/Lee", "/People/-"),
+        ("/people/Amy%2FLee", "/people/-"),
+        ("/people/Amy%0ALee", "/people/-"),
+        ("/people/Amy/faces/" + 24 * "0" + "/thumbnail", "/people/-/faces/" + 24 * "0" + "/thumbnail"),
+        ("/people/Amy/faces/Amy", "/people/-"),
+        ("/people", "/people"),
+        ("/%0AINFO%20all%20is%20well", "/%0AINFO%20all%20is%20well"),
+    ],
+)
+def test_the_log_names_nobody_however_an_address_is_spelt(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture, path: str, told: str
+) -> None:
+    with caplog.at_level(logging.INFO, "server.requests"):
+        client.get(f"/domains/demo{path}")
+        deadline = time.monotonic() + 30
+        # The line is written behind the answer.
+        while not (lines := [one.getMessage() for one in caplog.records if one.name == "server.requests"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    (line,) = lines
+    assert f" GET /domains/demo{told} " in line
+
+
 def test_a_domains_own_threshold_decides_who_is_known(
     client: httpx.Client, pkl_settings: Settings, engine: FaceEngine, group_picture: Path
 ) -> None:
