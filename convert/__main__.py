@@ -16,9 +16,9 @@ from convert.errors import ConvertError
 from convert.fetch import Fetched, Options, fetch
 from convert.progress import Progress
 from models.catalog import load_catalog
-from models.errors import ModelError
+from models.errors import ModelError, SettingsError
 from models.presets import PRESETS, Changes, find_preset
-from models.settings import Settings
+from models.settings import read_settings
 from runtime.errors import RuntimeFault
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
-    except (ConvertError, ModelError, RuntimeFault) as error:
+    except (ConvertError, ModelError, RuntimeFault, SettingsError) as error:
         if getattr(options, "json", False):
             print(json.dumps({"status": "error", "message": str(error)}, ensure_ascii=False))
         print(f"error: {error}", file=sys.stderr)
@@ -354,7 +354,7 @@ def models_folder(given: Path | None) -> Path:
     """The models folder: what the command line says, else the environment and ``.env``."""
     if given is not None:
         return given
-    return Settings().models_path
+    return read_settings().models_path
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from pydantic import ValidationError as SettingsError
-
 from matchers.commands import (
     demo,
     evaluate,
@@ -31,8 +29,8 @@ from matchers.folder import FolderError
 from matchers.html import ReportError
 from matchers.languages import UnknownLanguage
 from matchers.validation import ValidationError
-from models.errors import ModelError
-from models.settings import Settings
+from models.errors import ModelError, SettingsError
+from models.settings import read_settings
 from runtime.errors import ImageError, RuntimeFault
 from runtime.pairs import PairsError
 
@@ -74,12 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
-        exit_status: int = args.run(args, Settings())
+        exit_status: int = args.run(args, read_settings())
     except _WRONG_INPUT as error:
         return _fail(str(error), BAD_INPUT)
     except SettingsError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        return _fail(f"a setting is wrong: {wrong}", BAD_INPUT)
+        return _fail(f"a setting is wrong: {error}", BAD_INPUT)
     except (MatcherError, RuntimeFault) as error:
         return _fail(str(error), args.on_error)
     except OSError as error:

@@ -16,8 +16,8 @@ from rich.table import Table
 from models.builtin import BUILT_IN
 from models.card import card_or_none, load_card
 from models.catalog import load_catalog
-from models.errors import ModelError
-from models.settings import Settings
+from models.errors import ModelError, SettingsError
+from models.settings import read_settings
 from models.store import ModelStore, file_sha256, is_intact, recorded_sha256
 from models.verify import signature, verify_model
 
@@ -38,11 +38,10 @@ exit status: 0 all is well, 1 verify found something wrong, 2 the command cannot
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     options = _parser().parse_args(arguments)
-    folder = options.models_dir or Settings().models_path
     run: Callable[[argparse.Namespace, Path], int] = options.run
     try:
-        return run(options, folder)
-    except ModelError as error:
+        return run(options, options.models_dir or read_settings().models_path)
+    except (ModelError, SettingsError) as error:
         if options.json:
             print(json.dumps({"status": "error", "message": str(error)}, ensure_ascii=False))
         print(f"error: {error}", file=sys.stderr)

@@ -1,4 +1,8 @@
-"""Errors about model files."""
+"""Errors about model files and settings."""
+
+
+class SettingsError(Exception):
+    """Settings cannot be read, or one is wrong; the message says which, without its value."""
 
 
 class ModelError(Exception):

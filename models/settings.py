@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.errors import SettingsError
 
 Mode = Literal["pkl_only", "pgvector_only", "dual"]
 ExecutionProvider = Literal["auto", "cpu", "cuda", "openvino"]
 InferencePrecision = Literal["fp32", "bf16"]
 
+ENV_FILE = ".env"
+"""In the working directory."""
+
 
 class Settings(BaseSettings):
     """Environment variables of the same names in capitals, then ``.env``, then these defaults."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_file_encoding="utf-8", extra="ignore")
+    model_config = SettingsConfigDict(env_file=ENV_FILE, env_file_encoding="utf-8", extra="ignore")
 
     data_dir: Path = Field(Path("data"), description="galleries, embedded PostgreSQL, journals")
     models_dir: Path | None = Field(None, description="model files; default: DATA_DIR/models")
@@ -66,3 +71,22 @@ class Settings(BaseSettings):
         if self.vector_db_use_pgvector_only:
             return "pgvector_only"
         return "dual" if self.vector_db_dual_mode else "pkl_only"
+
+
+def read_settings(**chosen: Any) -> Settings:
+    """The settings of this process; ``chosen`` takes precedence over the environment and ``.env``.
+
+    Raises:
+        SettingsError: one is wrong, or ``.env`` cannot be read.
+    """
+    try:
+        return Settings(**chosen)
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False, include_context=False)
+        wrong = (f"{'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}" for problem in problems)
+        # The cause would quote values, tokens among them.
+        raise SettingsError("; ".join(wrong)) from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{ENV_FILE} is no text in UTF-8") from None
+    except OSError as error:
+        raise SettingsError(f"{ENV_FILE} cannot be read: {error.strerror}") from error

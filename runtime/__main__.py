@@ -8,10 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from models.errors import ModelError
-from models.settings import Settings
+from models.errors import ModelError, SettingsError
+from models.settings import read_settings
 from runtime.engine import open_engine
 from runtime.errors import ImageError, RuntimeFault
 from runtime.profile import profile
@@ -39,12 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "inference_threads": args.threads,
     }
     try:
-        settings = Settings(**{name: value for name, value in chosen.items() if value is not None})
+        settings = read_settings(**{name: value for name, value in chosen.items() if value is not None})
         engine = open_engine(settings)
         found = profile(engine, args.picture.read_bytes(), args.repeat, args.parallel)
-    except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        return _fail(f"a setting is wrong: {wrong}")
+    except SettingsError as error:
+        return _fail(f"a setting is wrong: {error}")
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}")
     except (ImageError, ModelError, RuntimeFault) as error:

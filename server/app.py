@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from functools import partial
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -23,6 +25,7 @@ from runtime.cores import core_count
 from runtime.engine import FaceEngine
 from server.analyze import analyze
 from server.backend import Backend, changeable
+from server.background import kept_up
 from server.comparisons import comparisons
 from server.domains import Domain, domains
 from server.errors import EXPECTED, answer_error
@@ -104,14 +107,14 @@ def create_app(
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         app.state.ready = True
         backend.recorder.start()
-        work = (
-            app.state.reloader.watch(app),
-            _beat(backend.metrics),
-            heal(backend.stores, backend.writes),
-            watch_pgvector(lambda: app.state.backend),
-            keep_indexed(lambda: app.state.backend),
-        )
-        tasks = [asyncio.create_task(one) for one in work]
+        work: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "looking for new settings": partial(app.state.reloader.watch, app),
+            "telling figures": partial(_beat, backend.metrics),
+            "finishing changes": partial(heal, backend.stores, backend.writes),
+            "watching pgvector": partial(watch_pgvector, lambda: app.state.backend),
+            "indexing": partial(keep_indexed, lambda: app.state.backend),
+        }
+        tasks = [asyncio.create_task(kept_up(name, one)) for name, one in work.items()]
         try:
             yield
         finally:

@@ -17,15 +17,13 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from pydantic import ValidationError
 from uvicorn.supervisors import multiprocess
 
 from matchers.demo import DOMAIN as DEMO_DOMAIN
 from matchers.demo import demo_picture
 from matchers.errors import MatcherError
-from matchers.files import written_atomically
-from models.errors import ModelError
-from models.settings import Settings
+from models.errors import ModelError, SettingsError
+from models.settings import Settings, read_settings
 from runtime.engine import open_engine
 from runtime.errors import RuntimeFault
 from server.connections import GuardedProtocol
@@ -33,7 +31,7 @@ from server.doctor import examine
 from server.local import is_loopback
 from server.logs import configure_logging
 from server.metrics import FOLDER as METRICS_FOLDER
-from server.reload import explained
+from server.token_file import add_token
 from server.tokens import RIGHTS, TokenFileError, new_token, parse_tokens, tokens_asked_for
 from server.worker import build
 
@@ -56,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _examine(options)
     signal.signal(signal.SIGTERM, _leave)
     try:
-        settings = Settings()
+        settings = read_settings()
         configure_logging(settings.log_format)
         _check_reach(options.host, settings)
         if options.workers == 1:
             _serve_alone(options, settings)
         else:
             _serve_many(options, settings)
-    except ValidationError as error:
+    except SettingsError as error:
         _say_what_is_wrong(error)
         return _USAGE_ERROR
     except (ModelError, RuntimeFault, MatcherError, TokenFileError, _Refused) as error:
@@ -111,15 +109,12 @@ def _make_token(options: argparse.Namespace) -> int:
     rights = options.rights.split(",")
     domains = options.domains.split(",") if options.domains else None
     secret, entry = new_token(options.name, rights, domains, options.rate)
-    present = ""
     try:
-        if options.file is not None and options.file.exists():
-            present = options.file.read_text("utf-8").rstrip() + "\n\n"
-        parse_tokens(present + entry, str(options.file or "the new token"))
-        if options.file is not None:
-            with written_atomically(options.file) as file:
-                file.write((present + entry).encode())
-    except (OSError, TokenFileError) as error:
+        if options.file is None:
+            parse_tokens(entry, "the new token")
+        else:
+            add_token(options.file, entry)
+    except TokenFileError as error:
         print(error, file=sys.stderr)
         return _USAGE_ERROR
     if options.file is None:
@@ -130,8 +125,8 @@ def _make_token(options: argparse.Namespace) -> int:
 
 def _examine(options: argparse.Namespace) -> int:
     try:
-        settings = Settings()
-    except ValidationError as error:
+        settings = read_settings()
+    except SettingsError as error:
         _say_what_is_wrong(error)
         return _USAGE_ERROR
     findings = list(examine(settings))
@@ -143,8 +138,8 @@ def _examine(options: argparse.Namespace) -> int:
     return int(any(finding.status == "problem" for finding in findings))
 
 
-def _say_what_is_wrong(error: ValidationError) -> None:
-    print(f"{explained(error)}. See the table of settings in README.md.", file=sys.stderr)
+def _say_what_is_wrong(error: SettingsError) -> None:
+    print(f"{error}. See the table of settings in README.md.", file=sys.stderr)
 
 
 def _check_reach(host: str, settings: Settings) -> None:

@@ -15,13 +15,13 @@ from dataclasses import replace
 from types import FrameType
 from typing import Final
 
-from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from matchers.errors import MatcherError
+from models.errors import SettingsError
 from models.settings import Settings
 from server.backend import Backend, backend_of, changeable
 from server.errors import ApiError
@@ -56,7 +56,7 @@ class Reloader:
     """Takes up new settings when somebody asked for it, in whichever worker."""
 
     def __init__(self, settings: Settings, read: Callable[[], Settings]) -> None:
-        """``settings``: those in force; ``read``: reads them anew, and may raise what :class:`Settings` raises."""
+        """``settings``: those in force; ``read``: reads them anew, and may raise SettingsError."""
         self.read = read
         self._settings = settings
         self._file = settings.data_dir / "reload"
@@ -84,8 +84,8 @@ class Reloader:
         try:
             settings = self.read()
             app.state.backend = refreshed(app.state.backend, settings)
-        except (ValidationError, TokenFileError, MatcherError) as error:
-            logger.error("nothing was reloaded, the old settings stay in force: %s", explained(error))
+        except (SettingsError, TokenFileError, MatcherError) as error:
+            logger.error("nothing was reloaded, the old settings stay in force: %s", error)
             return
         changed = {name for name in Settings.model_fields if getattr(settings, name) != getattr(self._settings, name)}
         if late := sorted(name.upper() for name in changed - CHANGEABLE):
@@ -133,16 +133,8 @@ async def reload(request: Request) -> Response:
     try:
         changeable(reloader.read(), backend.engine)
         reloader.ask()
-    except (ValidationError, TokenFileError) as error:
-        raise ApiError(422, "invalid_settings", f"Nothing was reloaded: {explained(error)}") from error
+    except (SettingsError, TokenFileError) as error:
+        raise ApiError(422, "invalid_settings", f"Nothing was reloaded: {error}") from error
     except OSError as error:
         raise ApiError(503, "not_reloaded", f"DATA_DIR cannot be written: {error.strerror}.") from error
     return JSONResponse({"status": "success", "reload": "asked"}, 202)
-
-
-def explained(error: Exception) -> str:
-    """What is wrong with the settings, without their values."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    problems = error.errors(include_input=False, include_url=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}" for problem in problems)

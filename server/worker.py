@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from matchers.demo import ensure_demo
 from matchers.errors import MatcherError
 from matchers.service import Stores, open_stores
-from models.settings import Settings
+from models.settings import Settings, read_settings
 from runtime.engine import FaceEngine, open_engine
 from runtime.memory import share_one_arena
 from server.app import create_app
@@ -36,12 +36,13 @@ def build(settings: Settings | None = None) -> ASGIApp:
         settings: default: read from the environment and ``.env``.
 
     Raises:
+        SettingsError: a setting is wrong.
         ModelError: a model file is missing or unusable; the message gives the command that helps.
         ProviderError: the execution provider that was asked for cannot be loaded; the message says what to install.
         TokenFileError: a token cannot be read.
         InvalidName: ``DEFAULT_DOMAIN`` is not admitted as a name.
     """
-    settings = settings or Settings()
+    settings = settings or read_settings()
     configure_logging(settings.log_format)
     share_one_arena()
     engine = open_engine(settings)
@@ -92,7 +93,7 @@ class Service:
             detector = self._engine.detector_card.name
             stores = opening.enter_context(open_stores(self._settings, self._engine.embedder_card, detector))
             self._make_demo(stores)
-            return create_app(self._settings, self._engine, stores, opening.pop_all().close, Settings)
+            return create_app(self._settings, self._engine, stores, opening.pop_all().close, read_settings)
 
     def _make_demo(self, stores: Stores) -> None:
         try:
