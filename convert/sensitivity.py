@@ -52,45 +52,53 @@ class _Switched:
         self._feed = graph.input[0].name
         outputs = {output.name for output in graph.output}
         inserted = {name: _rounding(graph, name, one) for name, one in ranges.items() if name not in outputs}
-        ordered = list(inserted.get(self._feed, ()))
+        ordered = [inserted[self._feed]] if self._feed in inserted else []
         for node in graph.node:
             for index, name in enumerate(node.input):
                 if name in inserted:
                     node.input[index] = f"{name}/rounded"
             ordered.append(node)
-            for name in node.output:
-                ordered += inserted.get(name, ())
+            ordered += [inserted[name] for name in node.output if name in inserted]
         self._switches = {name: f"{name}/switch" for name in inserted}
-        graph.input.extend(helper.make_tensor_value_info(s, TensorProto.FLOAT, []) for s in self._switches.values())
+        graph.input.extend(helper.make_tensor_value_info(s, TensorProto.BOOL, []) for s in self._switches.values())
         replace_items(graph.node, ordered)
         del graph.value_info[:]
         options = ort.SessionOptions()
-        # Beyond the basic ones, optimisations make int8 arithmetic of what is to be switched.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        # The last ones would lay out anew what is on both sides of every switch.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         self._session = quiet_session(model, options)
 
     def embed(self, pictures: FloatArray, rounded: Sequence[str]) -> FloatArray:
         """(n, d) rows of length 1, with the values ``rounded`` in 8 bits."""
-        switches = {s: np.array(name in rounded, np.float32) for name, s in self._switches.items()}
+        switches = {s: np.array(name in rounded) for name, s in self._switches.items()}
         (output,) = self._session.run(None, {self._feed: pictures, **switches})
         rows = output.reshape(len(output), -1)
         return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
 
 
-def _rounding(graph: onnx.GraphProto, name: str, span: Range) -> list[onnx.NodeProto]:
-    """``value + switch * (rounded value - value)``."""
+def _rounding(graph: onnx.GraphProto, name: str, span: Range) -> onnx.NodeProto:
+    """The value, rounded if its switch says so. What is not switched on is not computed."""
     scale = max((span.high - span.low) / (LEVELS - 1), 1e-12)
     zero = int(np.clip(round(-span.low / scale), 0, LEVELS - 1))
-    part = {key: f"{name}/{key}" for key in ("scale", "zero", "levels", "back", "error", "change", "rounded")}
+    part = {key: f"{name}/{key}" for key in ("scale", "zero", "levels", "back", "same", "switch", "rounded")}
     graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), part["scale"]))
     graph.initializer.append(numpy_helper.from_array(np.array(zero, np.uint8), part["zero"]))
-    return [
-        helper.make_node("QuantizeLinear", [name, part["scale"], part["zero"]], [part["levels"]]),
-        helper.make_node("DequantizeLinear", [part["levels"], part["scale"], part["zero"]], [part["back"]]),
-        helper.make_node("Sub", [part["back"], name], [part["error"]]),
-        helper.make_node("Mul", [part["error"], f"{name}/switch"], [part["change"]]),
-        helper.make_node("Add", [name, part["change"]], [part["rounded"]]),
-    ]
+    rounding = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", [name, part["scale"], part["zero"]], [part["levels"]]),
+            helper.make_node("DequantizeLinear", [part["levels"], part["scale"], part["zero"]], [part["back"]]),
+        ],
+        "rounding",
+        [],
+        [helper.make_tensor_value_info(part["back"], TensorProto.FLOAT, None)],
+    )
+    keeping = helper.make_graph(
+        [helper.make_node("Identity", [name], [part["same"]])],
+        "keeping",
+        [],
+        [helper.make_tensor_value_info(part["same"], TensorProto.FLOAT, None)],
+    )
+    return helper.make_node("If", [part["switch"]], [part["rounded"]], then_branch=rounding, else_branch=keeping)
 
 
 def _work(model: onnx.ModelProto) -> dict[str, int]:
