@@ -5,37 +5,57 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from models.settings import Settings
+from server.command import main
+
+Found = dict[str, tuple[str, str]]
+"""Status and detail by part."""
+
+
+def by_part(output: str) -> Found:
+    return {finding["part"]: (finding["status"], finding["detail"]) for finding in json.loads(output)}
+
 
 @pytest.fixture
-def doctor(plain_environment: Mapping[str, str], models_dir: Path, tmp_path: Path) -> Any:
-    """Runs ``python -m server doctor --json``: exit status, and status and detail by part."""
+def surroundings(models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Default settings, without PostgreSQL, over a ``DATA_DIR`` of its own."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODELS_DIR", str(models_dir))
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("EXECUTION_PROVIDER", "cpu")
+    monkeypatch.setenv("VECTOR_DB_ENABLED", "false")
 
-    def run(**settings: str) -> tuple[int, dict[str, tuple[str, str]]]:
-        environment = {
-            **plain_environment,
-            "MODELS_DIR": str(models_dir),
-            "DATA_DIR": str(tmp_path / "data"),
-            "EXECUTION_PROVIDER": "cpu",
-            "VECTOR_DB_ENABLED": "false",
-            **settings,
-        }
-        command = [sys.executable, "-m", "server", "doctor", "--json"]
-        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert "Traceback" not in result.stderr
-        found = {finding["part"]: (finding["status"], finding["detail"]) for finding in json.loads(result.stdout)}
-        return result.returncode, found
+
+@pytest.fixture
+def doctor(
+    surroundings: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, Found]]:
+    """Runs ``doctor --json`` with further settings: exit status, and what was found."""
+
+    def run(**settings: str) -> tuple[int, Found]:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        status = main(["doctor", "--json"])
+        return status, by_part(capsys.readouterr().out)
 
     return run
 
 
-def test_a_healthy_machine_has_nothing_to_report(doctor: Any) -> None:
-    status, found = doctor(VECTOR_DB_ENABLED="true")
+def test_a_healthy_machine_has_nothing_to_report(surroundings: None) -> None:
+    command = [sys.executable, "-m", "server", "doctor", "--json"]
+    environment = {**os.environ, "VECTOR_DB_ENABLED": "true"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+    status, found = result.returncode, by_part(result.stdout)
     assert status == 0
     assert {status for status, _ in found.values()} == {"ok"}
     assert set(found) >= {"data folder", "disk", "tokens", "detector retinaface", "embedder sface", "PostgreSQL"}

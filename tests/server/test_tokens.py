@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import httpx
@@ -16,6 +18,7 @@ from matchers.service import Stores
 from models.settings import Settings
 from runtime.engine import FaceEngine
 from server.app import create_app
+from server.command import main
 from server.errors import ApiError
 from server.rates import RateLimiter
 from server.tokens import Token, TokenFileError, Tokens, listed_tokens, new_token, parse_tokens
@@ -158,9 +161,9 @@ def test_the_service_keeps_a_token_to_its_domains(
     file = tmp_path / "tokens.toml"
     secrets = {}
     for name, arguments in {"app": ["--domains", "demo"], "other": ["--domains", "elsewhere"]}.items():
-        command = [sys.executable, "-m", "server", "token", "--name", name, "--file", str(file), *arguments]
-        result = subprocess.run(command, capture_output=True, text=True, check=True)
-        secrets[name] = result.stdout.strip()
+        with redirect_stdout(io.StringIO()) as output:
+            assert main(["token", "--name", name, "--file", str(file), *arguments]) == 0
+        secrets[name] = output.getvalue().strip()
     assert len(tomllib.loads(file.read_text())["token"]) == 2
     assert not any(secret in file.read_text() for secret in secrets.values())
     settings = pkl_settings.model_copy(update={"api_tokens_file": file})
@@ -176,10 +179,10 @@ def test_the_service_keeps_a_token_to_its_domains(
         assert len(client.get("/domains", headers={"Authorization": secrets["app"]}).json()["domains"]) == 1
 
 
-def test_a_second_token_of_one_name_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "server", "token", "--name", "app", "--file", str(tmp_path / "t.toml")]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+def test_a_second_token_of_one_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["token", "--name", "app", "--file", str(tmp_path / "t.toml")]
+    assert subprocess.run([sys.executable, "-m", "server", *words], capture_output=True, check=False).returncode == 0
     before = (tmp_path / "t.toml").read_bytes()
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (again.returncode, "two tokens of one name" in again.stderr) == (2, True)
+    assert main(words) == 2
+    assert "two tokens of one name" in capsys.readouterr().err
     assert (tmp_path / "t.toml").read_bytes() == before
