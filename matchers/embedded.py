@@ -352,7 +352,10 @@ class EmbeddedPostgres:
         if log_path.exists() and log_path.stat().st_size > _LOG_LIMIT:
             log_path.replace(self._folder / "server.log.1")
         deadline = time.monotonic() + _START_SECONDS
-        for _ in range(_LAUNCHES):
+        for launch in range(_LAUNCHES):
+            if launch:
+                # The children of a killed server need a moment to see that it is gone and to leave its shared memory.
+                time.sleep(0.5)
             with os.fdopen(self._open_file(log_path.name, os.O_APPEND), "ab") as log:
                 self._child = self._spawn(binaries, arguments, log)
             while self._child.poll() is None:
@@ -363,8 +366,6 @@ class EmbeddedPostgres:
                     self._child.send_signal(signal.SIGQUIT)
                     self._child.wait()
                 time.sleep(0.02)
-            # The children of a killed server need a moment to see that it is gone and to leave its shared memory.
-            time.sleep(0.5)
         tail = log_path.read_bytes()[-1000:].decode(errors="replace")
         raise StoreUnavailable(f"the embedded PostgreSQL under {self._folder} does not start; its log ends: {tail}")
 

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -42,6 +42,12 @@ def home(tmp_path: Path) -> Iterator[Path]:
     if server.pid is not None:
         server.start()
         server.stop()
+
+
+@pytest.fixture
+def furnished_home(home: Path, furnished: Callable[[Path], Path]) -> Path:
+    """``home`` with a cluster in it, for what is not about making one."""
+    return furnished(home)
 
 
 def ask(conninfo: str, query: str) -> str:
@@ -122,8 +128,8 @@ def test_an_interrupted_initdb_is_done_again(home: Path) -> None:
         assert ask(server.start(), "SELECT 1") == "1"
 
 
-def test_a_killed_server_is_started_again_while_in_use(home: Path) -> None:
-    with EmbeddedPostgres(home) as server:
+def test_a_killed_server_is_started_again_while_in_use(furnished_home: Path) -> None:
+    with EmbeddedPostgres(furnished_home) as server:
         conninfo = server.start()
         first = server.pid
         assert first is not None
@@ -133,29 +139,29 @@ def test_a_killed_server_is_started_again_while_in_use(home: Path) -> None:
         assert ask(conninfo, "SELECT 1") == "1"
 
 
-def test_it_starts_over_the_remains_of_a_killed_process_and_server(home: Path) -> None:
-    process = user_process(home)
+def test_it_starts_over_the_remains_of_a_killed_process_and_server(furnished_home: Path) -> None:
+    process = user_process(furnished_home)
     line_of(process)
     process.kill()
     process.wait()
-    killed = EmbeddedPostgres(home).pid
+    killed = EmbeddedPostgres(furnished_home).pid
     assert killed is not None, "the server outlives the process that started it"
     os.kill(killed, signal.SIGKILL)
-    with EmbeddedPostgres(home) as server:
+    with EmbeddedPostgres(furnished_home) as server:
         assert ask(server.start(), "SELECT 1") == "1"
         assert server.pid != killed
 
 
-def test_a_process_id_that_now_belongs_to_another_program_does_not_matter(home: Path) -> None:
-    note = home / "postgres" / "data" / "postmaster.pid"
-    with EmbeddedPostgres(home) as server:
+def test_a_process_id_that_now_belongs_to_another_program_does_not_matter(furnished_home: Path) -> None:
+    note = furnished_home / "postgres" / "data" / "postmaster.pid"
+    with EmbeddedPostgres(furnished_home) as server:
         text = note.read_text()
         pid = server.pid
     assert not note.exists()
     other = subprocess.Popen(["sleep", "60"])
     note.write_text(text.replace(str(pid), str(other.pid), 1))
     try:
-        with EmbeddedPostgres(home) as server:
+        with EmbeddedPostgres(furnished_home) as server:
             assert ask(server.start(), "SELECT 1") == "1"
         assert other.poll() is None
     finally:
@@ -176,32 +182,28 @@ def test_processes_share_one_server_and_the_last_one_stops_it(home: Path) -> Non
     assert EmbeddedPostgres(home).pid is None
 
 
-def test_a_short_visit_does_not_stop_the_server_of_this_process(home: Path) -> None:
-    with EmbeddedPostgres(home) as server:
+def test_a_short_visit_does_not_stop_the_server_of_this_process(furnished_home: Path) -> None:
+    with EmbeddedPostgres(furnished_home) as server:
         conninfo = server.start()
         pid = server.pid
-        finish(user_process(home))
-        with EmbeddedPostgres(home):
+        finish(user_process(furnished_home))
+        with EmbeddedPostgres(furnished_home):
             pass
         assert server.pid == pid
         assert ask(conninfo, "SELECT 1") == "1"
 
 
-def test_a_cluster_of_another_version_is_refused(home: Path) -> None:
-    with EmbeddedPostgres(home):
-        pass
-    (home / "postgres" / "data" / "PG_VERSION").write_text("16\n")
+def test_a_cluster_of_another_version_is_refused(furnished_home: Path) -> None:
+    (furnished_home / "postgres" / "data" / "PG_VERSION").write_text("16\n")
     with pytest.raises(StoreUnavailable, match=r"PostgreSQL 16.*DATABASE_URL"):
-        EmbeddedPostgres(home).start()
+        EmbeddedPostgres(furnished_home).start()
 
 
-def test_a_server_that_cannot_start_says_why_and_lets_go(home: Path) -> None:
-    with EmbeddedPostgres(home):
-        pass
-    configuration = home / "postgres" / "data" / "postgresql.conf"
+def test_a_server_that_cannot_start_says_why_and_lets_go(furnished_home: Path) -> None:
+    configuration = furnished_home / "postgres" / "data" / "postgresql.conf"
     good = configuration.read_text()
     configuration.write_text(good + "\nshared_buffers = nonsense\n")
-    server = EmbeddedPostgres(home)
+    server = EmbeddedPostgres(furnished_home)
     with pytest.raises(StoreUnavailable, match="shared_buffers"):
         server.start()
     configuration.write_text(good)
@@ -209,13 +211,11 @@ def test_a_server_that_cannot_start_says_why_and_lets_go(home: Path) -> None:
         assert ask(server.start(), "SELECT 1") == "1"
 
 
-def test_a_server_that_does_not_start_at_first_is_tried_again(home: Path, embedder_card: ModelCard) -> None:
-    with EmbeddedPostgres(home):
-        pass
-    configuration = home / "postgres" / "data" / "postgresql.conf"
+def test_a_server_that_does_not_start_at_first_is_tried_again(furnished_home: Path, embedder_card: ModelCard) -> None:
+    configuration = furnished_home / "postgres" / "data" / "postgresql.conf"
     good = configuration.read_text()
     configuration.write_text(good + "\nshared_buffers = nonsense\n")
-    server = EmbeddedPostgres(home)
+    server = EmbeddedPostgres(furnished_home)
     server.start_or_retry()
     try:
         with PgvectorStore(server.conninfo, embedder_card, 5.0) as store:
