@@ -52,7 +52,7 @@ def environment(
     """Settings of a data folder and a database in which both stores hold the domain ``cast``."""
     name = f"validate_{uuid.uuid4().hex}"
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
     settings = {
         "DATA_DIR": str(tmp_path_factory.mktemp("data")),
         "MODELS_DIR": str(models_dir),

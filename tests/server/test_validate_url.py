@@ -40,7 +40,7 @@ def url(
     """Address of a server in ``dual`` that asks for a token."""
     name = f"url_{uuid.uuid4().hex}"
     with psycopg.connect(postgres, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        connection.execute(sql.SQL("CREATE DATABASE {} STRATEGY file_copy").format(sql.Identifier(name)))
     settings = Settings(
         _env_file=None,
         data_dir=tmp_path_factory.mktemp("data"),
