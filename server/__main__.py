@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 try:
-    # Takes a second or two, in which somebody may change their mind.
+    # Takes a moment, in which somebody may change their mind.
     from server.command import main
 except KeyboardInterrupt:
     sys.exit(130)

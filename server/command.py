@@ -4,45 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
-import os
-import shlex
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-import uvicorn
-from uvicorn.supervisors import multiprocess
-
-from matchers.demo import DOMAIN as DEMO_DOMAIN
-from matchers.demo import demo_picture
 from matchers.errors import MatcherError
 from models.errors import ModelError, SettingsError
 from models.settings import Settings, read_settings
-from runtime.engine import open_engine
 from runtime.errors import RuntimeFault
-from server.connections import GuardedProtocol
-from server.doctor import examine
 from server.local import is_loopback
 from server.logs import configure_logging
-from server.metrics import FOLDER as METRICS_FOLDER
 from server.token_file import add_token
 from server.tokens import RIGHTS, TokenFileError, new_token, parse_tokens, tokens_asked_for
-from server.worker import build
-
-logger = logging.getLogger("server")
 
 _USAGE_ERROR = 2
-# As long as gunicorn gives its workers to finish what is under way.
-_GRACE_SECONDS = 30
-# A worker that is still importing, on a machine that is busy, is not one that hangs.
-_HANGS_AFTER_SECONDS = 30
-_MEMORY = "/dev/shm"  # noqa: S108
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = read_settings()
         configure_logging(settings.log_format)
         _check_reach(options.host, settings)
-        if options.workers == 1:
-            _serve_alone(options, settings)
-        else:
-            _serve_many(options, settings)
+        # Only now, since it takes a second or two: whoever asks for something wrong is told at once.
+        from server.serving import serve  # noqa: PLC0415
+
+        serve(settings, options.host, options.port, options.workers)
     except SettingsError as error:
         _say_what_is_wrong(error)
         return _USAGE_ERROR
@@ -129,6 +107,8 @@ def _examine(options: argparse.Namespace) -> int:
     except SettingsError as error:
         _say_what_is_wrong(error)
         return _USAGE_ERROR
+    from server.doctor import examine  # noqa: PLC0415
+
     findings = list(examine(settings))
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
@@ -149,54 +129,6 @@ def _check_reach(host: str, settings: Settings) -> None:
             "Set API_TOKENS to one or more comma-separated secrets, or API_TOKENS_FILE to a file that "
             "`python -m server token` makes, or leave --host at 127.0.0.1."
         )
-
-
-def _serve_alone(options: argparse.Namespace, settings: Settings) -> None:
-    app = build(settings)
-    _say_how_to_ask(options, settings)
-    uvicorn.run(app, **_listening(options))
-
-
-def _serve_many(options: argparse.Namespace, settings: Settings) -> None:
-    open_engine(settings)
-    # Figures are files that workers map into their memory: on a disk that is full, writing them would end the process.
-    memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="face-metrics-", dir=memory) as folder:
-        os.environ.setdefault(METRICS_FOLDER, folder)
-        multiprocess.Process = _Worker  # type: ignore[misc]
-        uvicorn.run("server.worker:build", factory=True, workers=options.workers, **_listening(options))
-
-
-class _Worker(multiprocess.Process):
-    """A worker whose death is seen at once."""
-
-    def start(self) -> None:
-        super().start()
-        # uvicorn keeps the worker's end of the pipe open here as well, so nobody would hear a worker hang up that is
-        # killed between question and answer: it was given as long as one that hangs.
-        self.child_conn.close()
-
-
-def _listening(options: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "host": options.host,
-        "port": options.port,
-        "http": GuardedProtocol,
-        "ws": "none",
-        "lifespan": "on",
-        "log_config": None,
-        "access_log": False,
-        "server_header": False,
-        "timeout_graceful_shutdown": _GRACE_SECONDS,
-        "timeout_worker_healthcheck": _HANGS_AFTER_SECONDS,
-    }
-
-
-def _say_how_to_ask(options: argparse.Namespace, settings: Settings) -> None:
-    picture = demo_picture()
-    if picture is not None and not tokens_asked_for(settings):
-        file = shlex.quote(f"image=@{picture}")
-        logger.info("try: curl -F %s 'http://%s:%d/analyze?domain=%s'", file, options.host, options.port, DEMO_DOMAIN)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

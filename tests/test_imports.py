@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,22 @@ def test_the_service_imports_no_training_framework() -> None:
     result = subprocess.run([sys.executable, "-c", IMPORT_EVERYTHING], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "[]"
+
+
+def test_the_server_says_what_is_wrong_before_it_loads_what_it_serves_with(
+    plain_environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    program = """
+import sys
+from server.command import main
+assert main(["--host", "192.0.2.1"]) == 2
+print(sorted(sys.modules.keys() & {"cv2", "onnx", "onnxruntime", "psycopg", "uvicorn"}))
+"""
+    environment = {**plain_environment, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr
+    assert "API_TOKENS" in result.stderr
 
 
 def test_the_default_install_has_no_training_framework() -> None:
