@@ -116,9 +116,12 @@ def pictures(portraits: list[bytes]) -> list[tuple[str, bytes]]:
 
 
 @pytest.fixture
-def database(furnished: Callable[[Path], Path], tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    """A PostgreSQL that stops and starts when the story says so."""
-    with EmbeddedPostgres(furnished(tmp_path / "cluster")) as embedded:
+def database(furnished: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL that stops and starts when the story says so.
+
+    Its folder has a short name: with a longer one its socket would be in another folder after each start.
+    """
+    with EmbeddedPostgres(furnished(tmp_path_factory.mktemp("cluster"))) as embedded:
         yield embedded
 
 
