@@ -17,6 +17,7 @@ import threading
 import time
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import errors, sql
 
 from matchers.database import Connection, Database, find_vector, lock_key, set_timeouts
@@ -52,6 +53,7 @@ _BREADTH_LEAST = 100
 # pgvector's limit for an HNSW index on halfvec (its README, "HNSW").
 _DIMENSIONS = 4000
 _KNOWN_SECONDS = 5.0
+_INTERRUPT_SECONDS, _INTERRUPT_PAUSE = 5.0, 0.05
 # What pgvector keeps of a node while it builds, beside its numbers: links with their distances, and a header.
 _NODE_BYTES = 1700
 _MEMORY_MOST = 4 * 2**30
@@ -90,6 +92,7 @@ class FaceIndexes:
         self._cells: dict[str, int] = {}
         self._building: set[Connection] = set()
         self._guard = threading.Lock()
+        self._given_up = False
 
     def probe(self, connection: Connection, domain: str) -> Probe | None:
         """How to search ``domain`` through its index; None when it has none.
@@ -138,10 +141,15 @@ class FaceIndexes:
             "AND pg_table_size(to_regclass('face_service.' || partition_name)) > %s ORDER BY domain",
             (self._tables.name, self._exact_limit * self._dimension * 4),
         ).fetchall()
-        return [row[0] for row in rows if self._lacks(connection, *row)]
+        return [domain for (domain,) in rows if self._lacks(connection, domain)]
 
     def _lacks(self, connection: Connection, domain: str) -> bool:
-        if self.probe(connection, domain) is None:
+        try:
+            probe = self.probe(connection, domain)
+        except UnknownDomain:
+            # Deleted since it was listed.
+            return False
+        if probe is None:
             return self._outgrown(connection, domain, self._exact_limit)
         cells = self._cells.get(domain, 0)
         if self._kind == _GRAPH or cells >= _CELLS_MOST:
@@ -150,7 +158,8 @@ class FaceIndexes:
         return self._outgrown(connection, domain, max(self._exact_limit, _GROWTH * _CELL_FACES * cells))
 
     def build(self, domain: str) -> bool:
-        """Make the indexes of ``domain``; searches and writers go on meanwhile. False when another process is at it.
+        """Make the indexes of ``domain``; searches and writers go on meanwhile. False when another process is at it,
+        or the domain needs none any more.
 
         Raises:
             StoreUnavailable: they could not be made; the search stays exact.
@@ -161,20 +170,40 @@ class FaceIndexes:
             if row is None or not row[0]:
                 return False
             with self._guard:
+                self._check_wanted()
                 self._building.add(connection)
             try:
-                self._make(connection, domain)
+                made = self._make(connection, domain)
             finally:
                 with self._guard:
                     self._building.discard(connection)
         self.changed(domain)
-        return True
+        return made
 
     def interrupt(self) -> None:
-        """Give up what is being built."""
+        """Give up what is being built, and begin nothing until :meth:`allow`."""
+        deadline = time.monotonic() + _INTERRUPT_SECONDS
+        self._given_up = True
+        # A statement that only begins now is met the next time.
+        while (building := self._at_work()) and (left := deadline - time.monotonic()) > 0:
+            for connection in building:
+                try:
+                    connection.cancel_safe(timeout=left)
+                except psycopg.Error as error:
+                    _logger.warning("an index that is being built could not be given up: %s", error)
+            time.sleep(_INTERRUPT_PAUSE)
+
+    def allow(self) -> None:
+        """From now on indexes are built again."""
+        self._given_up = False
+
+    def _at_work(self) -> list[Connection]:
         with self._guard:
-            for connection in self._building:
-                connection.cancel_safe(timeout=5.0)
+            return list(self._building)
+
+    def _check_wanted(self) -> None:
+        if self._given_up:
+            raise StoreUnavailable("the store was closed, no index is built")
 
     def forget(self, connection: Connection, domain: str) -> None:
         """Drop the indexes of ``domain``."""
@@ -183,11 +212,11 @@ class FaceIndexes:
             self._drop(connection, domain, _GRAPH, _CELLS, _FRESH, _PEOPLE)
         self.changed(domain)
 
-    def _make(self, connection: Connection, domain: str) -> None:
+    def _make(self, connection: Connection, domain: str) -> bool:
         find_vector(connection)
         self.changed(domain)
         if not self._lacks(connection, domain):
-            return
+            return False
         first = self.probe(connection, domain) is None
         faces = self._count(connection, domain)
         started = time.monotonic()
@@ -219,6 +248,7 @@ class FaceIndexes:
             )
             self._mark(connection, domain, indexed=True)
         _logger.info("domain %r has its index after %.0f s", domain, time.monotonic() - started)
+        return True
 
     def _allow_memory(self, connection: Connection, needed: int, spare: int) -> None:
         """Bytes without which an index cannot be made, and those with which it is made faster, if there are so many.
@@ -249,14 +279,19 @@ class FaceIndexes:
 
     def _outgrown(self, connection: Connection, domain: str, faces: int) -> bool:
         table = self._tables.partition(domain)
-        size = connection.execute("SELECT pg_table_size(%s::regclass)", (table.as_string(connection),)).fetchone()
-        if size is None or size[0] <= faces * self._dimension * 4:
-            return False
         query = sql.SQL("SELECT count(*) FROM (SELECT 1 FROM {} LIMIT {}) AS first_faces")
-        row = connection.execute(query.format(table, sql.Literal(faces + 1))).fetchone()
+        try:
+            size = connection.execute("SELECT pg_table_size(%s::regclass)", (table.as_string(connection),)).fetchone()
+            if size is None or (size[0] or 0) <= faces * self._dimension * 4:
+                return False
+            row = connection.execute(query.format(table, sql.Literal(faces + 1))).fetchone()
+        except errors.UndefinedTable:
+            # Deleted since it was listed.
+            return False
         return row is not None and row[0] > faces
 
     def _create(self, connection: Connection, domain: str, suffix: str, definition: sql.Composable) -> None:
+        self._check_wanted()
         self._drop(connection, domain, suffix)
         name = sql.Identifier(self._tables.index_name(domain, suffix))
         connection.execute(

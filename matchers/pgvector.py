@@ -103,6 +103,7 @@ class PgvectorStore:
 
     def open(self) -> None:
         """Allow use, also after :meth:`close`. Returns at once, whether the database is up or not."""
+        self._indexes.allow()
         self._database.open()
 
     def close(self) -> None:

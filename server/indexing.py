@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import NoReturn
 
-from matchers.errors import GalleryError, StoreUnavailable
+from matchers.errors import MatcherError
 from server.backend import Backend
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ async def keep_indexed(current: Callable[[], Backend]) -> NoReturn:
             continue
         try:
             await asyncio.to_thread(store.build_indexes)
-        except (StoreUnavailable, GalleryError) as error:
+        except MatcherError as error:
             if str(error) != told:
                 logger.warning("large domains are searched exactly, their indexes were not built: %s", error)
             told = str(error)

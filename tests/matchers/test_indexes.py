@@ -4,6 +4,8 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 
 import numpy as np
@@ -208,14 +210,61 @@ def test_closing_gives_up_what_is_built(store: PgvectorStore, database: str, cap
     assert_nearly_exact(store, "demo", faces, queries)
 
 
-def waiting(database: str) -> bool:
+def waiting(database: str, statement: str = "CREATE INDEX CONCURRENTLY") -> bool:
     with psycopg.connect(database) as connection:
         return bool(
             connection.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' "
-                "AND wait_event_type = 'Lock' AND datname = current_database()"
+                "SELECT 1 FROM pg_stat_activity WHERE starts_with(query, %s) "
+                "AND wait_event_type = 'Lock' AND datname = current_database()",
+                (statement,),
             ).fetchall()
         )
+
+
+def test_a_store_that_closes_before_an_index_is_begun_begins_none(store: PgvectorStore, database: str) -> None:
+    store.apply("demo", make_clusters(150, 5)[0], [])
+    with ThreadPoolExecutor(1) as pool:
+        with psycopg.connect(database) as blocker:
+            row = blocker.execute("SELECT partition_name FROM face_service.domains").fetchone()
+            assert row is not None
+            # Who looks which domains have outgrown an exact scan waits.
+            blocker.execute(sql.SQL("LOCK TABLE {}").format(sql.Identifier("face_service", row[0])))
+            built = pool.submit(store.build_indexes)
+            deadline = time.monotonic() + 60
+            while not waiting(database, "SELECT domain"):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            store.close()
+        assert isinstance(built.exception(60), StoreUnavailable)
+    store.open()
+    assert not store.indexed("demo")
+    assert store.build_indexes() == ["demo"]
+
+
+def test_a_domain_that_comes_and_goes_is_passed_over(database: str, embedder_card: ModelCard) -> None:
+    with (
+        PgvectorStore(database, embedder_card, 20.0, exact_limit=2) as store,
+        PgvectorStore(database, embedder_card, 20.0, exact_limit=2) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        store.apply("demo", make_faces(5), [])
+        store.build_indexes()
+        ended = threading.Event()
+
+        def come_and_go() -> None:
+            while not ended.is_set():
+                other.apply("guest", make_faces(5), [])
+                other.drop("guest")
+
+        guest = pool.submit(come_and_go)
+        try:
+            for _ in range(300):
+                # That it was deleted while its index was built may be said.
+                with suppress(StoreUnavailable):
+                    assert "demo" not in store.build_indexes()
+        finally:
+            ended.set()
+        guest.result()
 
 
 def test_wide_embeddings_get_cells_and_more_of_them_as_a_domain_grows(database: str) -> None:
