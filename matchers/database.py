@@ -100,22 +100,28 @@ class Database:
 
     @contextmanager
     def connection(self, seconds: float | None = None) -> Iterator[Connection]:
-        """A working connection that is cut off after ``seconds``, by default after the timeout with all waiting."""
+        """A working connection that is cut off after ``seconds``, by default after the timeout with all waiting.
+
+        With ``seconds`` the server is asked first whether it answers at all, for the timeout at most.
+        """
         deadline = time.monotonic() + self.timeout
         self._prepare(deadline)
+        # Another one may take its place before the connection is given back.
+        pool = self._pool
         with self._translated():
-            connection = self._checkout(deadline)
+            connection = self._checkout(pool, deadline, sure=seconds is not None)
             try:
                 with self._cut_off(connection, deadline if seconds is None else time.monotonic() + seconds):
                     yield connection
             finally:
-                self._pool.putconn(connection)
+                pool.putconn(connection)
 
     @contextmanager
     def connection_at_hand(self, seconds: float) -> Iterator[Connection | None]:
         """A connection that is idle at this moment, cut off after ``seconds``; None when there is none, so that nobody
         waits for one to be made."""
-        connection = self._at_hand()
+        pool = self._pool
+        connection = self._at_hand(pool)
         if connection is None:
             yield None
             return
@@ -124,7 +130,7 @@ class Database:
                 with self._cut_off(connection, time.monotonic() + seconds):
                     yield connection
             finally:
-                self._pool.putconn(connection)
+                pool.putconn(connection)
 
     @contextmanager
     def own_connection(self, seconds: float) -> Iterator[Connection]:
@@ -174,31 +180,31 @@ class Database:
                 self._parameters = parameters
                 self._pool = self._new_pool()
 
-    def _checkout(self, deadline: float) -> Connection:
+    def _checkout(self, pool: ConnectionPool[Connection], deadline: float, *, sure: bool) -> Connection:
         try:
-            connection = self._pool.getconn(_left(deadline, _PATIENCE))
+            connection = pool.getconn(_left(deadline, _PATIENCE))
         except PoolTimeout:
             _logger.debug("no pooled connection within %g s, asking the server directly", _PATIENCE)
         else:
-            if _is_quiet(connection) or self._is_alive(connection, deadline):
+            if (_is_quiet(connection) and not sure) or self._is_alive(connection, deadline):
                 return connection
-            self._pool.putconn(connection)
+            pool.putconn(connection)
             if time.monotonic() >= deadline:
                 raise StoreUnavailable(f"{self._where()} did not answer within {self.timeout:g} s")
         with self._beside(_left(deadline)):
-            self._pool.check()
-        return self._pool.getconn(_left(deadline))
+            pool.check()
+        return pool.getconn(_left(deadline))
 
-    def _at_hand(self) -> Connection | None:
+    def _at_hand(self, pool: ConnectionPool[Connection]) -> Connection | None:
         if not self._ready:
             return None
         try:
-            connection = self._pool.getconn(_LEAST)
+            connection = pool.getconn(_LEAST)
         except psycopg.Error:
             return None
         if _is_quiet(connection):
             return connection
-        self._pool.putconn(connection)
+        pool.putconn(connection)
         return None
 
     @contextmanager

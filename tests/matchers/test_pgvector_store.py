@@ -407,8 +407,9 @@ def test_a_database_that_was_down_at_the_start_is_used_when_it_comes(
         server.stop()
 
 
+@pytest.mark.parametrize("first", ["search", "apply", "count"])
 def test_a_server_that_hangs_is_given_up_and_used_again(
-    tmp_path: Path, furnished: Callable[[Path], Path], embedder_card: ModelCard, faces: Faces, unit: Unit
+    tmp_path: Path, furnished: Callable[[Path], Path], *, embedder_card: ModelCard, faces: Faces, unit: Unit, first: str
 ) -> None:
     timeout = 2.0
     with (
@@ -421,10 +422,15 @@ def test_a_server_that_hangs_is_given_up_and_used_again(
         for pid in family:
             os.kill(pid, signal.SIGSTOP)
         try:
-            for _ in range(2):
+            work: dict[str, Callable[[], object]] = {
+                "search": lambda: store.search(unit(1), "demo", None, 3),
+                "apply": lambda: store.apply("demo", faces(1), []),
+                "count": lambda: store.count("demo"),
+            }
+            for name in (first, "search"):
                 began = time.monotonic()
                 with pytest.raises(StoreUnavailable):
-                    store.search(unit(1), "demo", None, 3)
+                    work[name]()
                 assert time.monotonic() - began < timeout + PATIENCE
         finally:
             for pid in family:
@@ -489,3 +495,16 @@ def test_a_closed_store_says_so_and_can_be_opened_again(store: PgvectorStore, fa
     store.open()
     assert store.count("demo") == 3
     store.ping()
+
+
+def test_a_server_that_moves_while_a_connection_is_out_is_found_at_its_new_place(
+    database: str, embedder_card: ModelCard, faces: Faces
+) -> None:
+    places = [database, make_conninfo(database, application_name="moved")]
+    with PgvectorStore(lambda: places.pop(0) if len(places) > 1 else places[0], embedder_card, 5.0) as store:
+        store.apply("demo", faces(3), [])
+        with store.database.connection() as connection:
+            store.database.forget()
+            assert store.count("demo") == 3
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert store.count("demo") == 3
