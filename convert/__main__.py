@@ -16,6 +16,7 @@ from convert.errors import ConvertError
 from convert.fetch import Fetched, Options, fetch
 from convert.progress import Progress
 from models.catalog import load_catalog
+from models.commandline import finish
 from models.errors import ModelError, SettingsError
 from models.presets import PRESETS, Changes, find_preset
 from models.settings import read_settings
@@ -117,6 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(json.dumps({"status": "error", "message": str(error)}, ensure_ascii=False))
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        raise
     except OSError as error:
         print(f"error: {error}. Nothing was written; free space, or name another folder.", file=sys.stderr)
         return 2
@@ -358,4 +361,4 @@ def models_folder(given: Path | None) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

@@ -29,6 +29,7 @@ from matchers.folder import FolderError
 from matchers.html import ReportError
 from matchers.languages import UnknownLanguage
 from matchers.validation import ValidationError
+from models.commandline import finish
 from models.errors import ModelError, SettingsError
 from models.settings import read_settings
 from runtime.errors import ImageError, RuntimeFault
@@ -79,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"a setting is wrong: {error}", BAD_INPUT)
     except (MatcherError, RuntimeFault) as error:
         return _fail(str(error), args.on_error)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         return _fail(f"{error.filename or 'input or output'}: {error.strerror}", args.on_error)
     except KeyboardInterrupt:
@@ -111,4 +114,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

@@ -11,6 +11,7 @@ from matchers.errors import InvalidName, MatcherError
 from matchers.names import person_name
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+_NOT_READ = frozenset({".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl"})
 
 
 class FolderError(MatcherError):
@@ -69,8 +70,8 @@ class Folder:
 def read_folder(root: Path) -> Folder:
     """List ``root/<person>/<picture>`` with the digest of every picture.
 
-    Hidden files, deeper folders and files that are no pictures are passed over; links that lead out of ``root`` are
-    reported and not followed.
+    Hidden files and files that are no pictures are passed over; pictures in deeper folders or in a format that is not
+    read, and links that lead out of ``root``, are reported and not followed.
 
     Raises:
         FolderError: ``root`` is missing, is no folder or cannot be listed.
@@ -117,14 +118,21 @@ class _Reader:
             self.problem(f"{folder.name}/", "The folder is a link that leads out of the gallery.")
             return
         try:
-            files = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file())
+            entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
         except OSError as error:
             self.unread.add(f"{person}/")
             self.problem(f"{folder.name}/", f"The folder cannot be listed: {error.strerror}.")
             return
-        for path in files:
-            if not path.name.startswith("."):
-                self._read_picture(person, path)
+        for entry in entries:
+            suffix = entry.suffix.lower()
+            if suffix in SUFFIXES and entry.is_file():
+                self._read_picture(person, entry)
+            elif suffix in _NOT_READ and entry.is_file():
+                reason = f"{suffix[1:].upper()} is not read. Save it as JPEG, PNG, WebP, BMP or TIFF."
+                self.problem(f"{person}/{entry.name}", reason)
+            elif entry.is_dir() and _holds_pictures(entry):
+                reason = "Pictures in a folder below a person's are not read. Move them into the person's folder."
+                self.problem(f"{person}/{entry.name}/", reason)
 
     def _read_picture(self, person: str, path: Path) -> None:
         source = f"{person}/{unicodedata.normalize('NFC', path.name)}"
@@ -146,3 +154,7 @@ class _Reader:
 
     def _leads_out(self, path: Path) -> bool:
         return path.is_symlink() and not path.resolve().is_relative_to(self.root)
+
+
+def _holds_pictures(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES and path.is_file() for path in folder.rglob("*"))

@@ -103,9 +103,10 @@ def sync_folder(
     domain = domain_name(domain)
     folder = read_folder(images)
     if not folder.pictures and not allow_empty:
+        left_out = "".join(f" {problem.source}: {problem.reason}" for problem in folder.problems[:1])
         raise FolderError(
-            f"{images} holds no picture to enrol. Put pictures into one folder per person, such as "
-            f"{images / 'amy' / '1.jpg'}. To take every face out of the domain, allow an empty folder."
+            f"{images} holds no picture to enrol.{left_out} Put pictures into one folder per person, such as "
+            f"{images / 'amy' / '1.jpg'}. To empty the domain: `python -m matchers sync --allow-empty`."
         )
     targets = [_Target("pkl", stores.pkl, domain)]
     if stores.pgvector is not None or stores.pgvector_error:

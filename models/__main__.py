@@ -16,6 +16,7 @@ from rich.table import Table
 from models.builtin import BUILT_IN
 from models.card import card_or_none, load_card
 from models.catalog import load_catalog
+from models.commandline import finish
 from models.errors import ModelError, SettingsError
 from models.settings import read_settings
 from models.store import ModelStore, file_sha256, is_intact, recorded_sha256
@@ -249,4 +250,4 @@ def _console() -> Console:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

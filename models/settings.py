@@ -21,7 +21,7 @@ ENV_FILE = ".env"
 class Settings(BaseSettings):
     """Environment variables of the same names in capitals, then ``.env``, then these defaults."""
 
-    model_config = SettingsConfigDict(env_file=ENV_FILE, env_file_encoding="utf-8", extra="ignore")
+    model_config = SettingsConfigDict(env_file=ENV_FILE, env_file_encoding="utf-8-sig", extra="ignore")
 
     data_dir: Path = Field(Path("data"), description="galleries, embedded PostgreSQL, journals")
     models_dir: Path | None = Field(None, description="model files; default: DATA_DIR/models")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.commandline import finish
 from models.errors import ModelError, SettingsError
 from models.settings import read_settings
 from runtime.engine import open_engine
@@ -63,7 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="one JSON object")
     command.add_argument("--repeat", type=_count, default=30, metavar="N", help="how often (default: %(default)s)")
     command.add_argument(
-        "--parallel", type=int, default=8, metavar="N", help="pictures at once for the throughput; 0: none (default: 8)"
+        "--parallel",
+        type=_count_or_none,
+        default=8,
+        metavar="N",
+        help="pictures at once for the throughput; 0: none (default: 8)",
     )
     command.add_argument("--detector", help="default: DETECTOR")
     command.add_argument("--embedder", help="default: EMBEDDER")
@@ -74,10 +79,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _count_or_none(text: str) -> int:
+    return 0 if text == "0" else _count(text)
 
 
 def _fail(message: str) -> int:
@@ -86,4 +94,4 @@ def _fail(message: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

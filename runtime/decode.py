@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 
 import cv2
@@ -26,6 +27,10 @@ _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2
 # Encoders write about ten for a progressive picture.
 _MAX_SCANS = 200
 _WHITE = (255, 255, 255, 255)
+
+
+# Limits of our own are checked before anything is decoded; pillow's would go to standard error, amid the log.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, slots=True)

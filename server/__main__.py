@@ -6,9 +6,10 @@ import sys
 
 try:
     # Takes a moment, in which somebody may change their mind.
+    from models.commandline import finish
     from server.command import main
 except KeyboardInterrupt:
     sys.exit(130)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(finish(main))

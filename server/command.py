@@ -21,6 +21,7 @@ from server.token_file import add_token
 from server.tokens import RIGHTS, TokenFileError, new_token, parse_tokens, tokens_asked_for
 
 _USAGE_ERROR = 2
+_LAST_PORT = 65535
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +58,7 @@ class _Refused(Exception):
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m server", description="Serve POST /analyze and its companions.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=8000, help="port to listen on (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes, each with its models (default: 1)")
     commands = parser.add_subparsers(dest="command", metavar="")
     token = commands.add_parser(
@@ -81,6 +82,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.workers < 1:
         parser.error("--workers must be 1 or more")
     return options
+
+
+def _port(text: str) -> int:
+    # asyncio takes any number, and listens on what is left of it in 16 bits.
+    if not text.isdecimal() or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: a number from 0 (any that is free) to {_LAST_PORT}")
+    return int(text)
 
 
 def _make_token(options: argparse.Namespace) -> int:

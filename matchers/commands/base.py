@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
 from matchers.audit import open_audit
-from matchers.errors import MatcherError
+from matchers.errors import MatcherError, UnknownDomain
 from matchers.gates import gates_of
 from matchers.recording.report import Judge, count_differences
 from matchers.service import Stores, open_stores
@@ -94,6 +94,19 @@ def opened_stores(settings: Settings) -> Iterator[Stores]:
         yield galleries.stores
 
 
+def require_domain(stores: Stores, domain: str) -> None:
+    """Make sure that a store holds the domain.
+
+    Raises:
+        UnknownDomain: none does.
+        StoreUnavailable: the PKL galleries do not, and pgvector does not answer.
+    """
+    if stores.pkl.path(domain).exists():
+        return
+    if stores.pgvector is None or domain not in stores.pgvector.domains():
+        raise UnknownDomain(f"there is no domain {domain!r}; `python -m matchers status` lists those that there are")
+
+
 def judge_of(stores: Stores, settings: Settings) -> Judge:
     """Looks at the gates that the settings ask for."""
     space = ModelStore(settings.models_path).find(settings.embedder, "embedding").card.gallery_space
@@ -106,15 +119,31 @@ Progress = Callable[[int, int], None]
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str], Progress]]:
-    """Bars on standard error, one below the other; call what it gives with the text of each."""
+    """Bars on standard error, one below the other; call what it gives with the text of each.
+
+    A terminal shows a bar at once. In a log there is none before its first step: an error stays alone there.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    bars = Bars(*columns, console=Console(stderr=True))
 
-        def add(text: str) -> Progress:
-            task = bars.add_task(text, total=None)
-            return lambda done, total: bars.update(task, completed=done, total=total)
+    def add(text: str) -> Progress:
+        task: list[TaskID] = []
 
+        def step(done: int, total: int | None) -> None:
+            if not task:
+                bars.start()
+                task.append(bars.add_task(text, total=None))
+            bars.update(task[0], completed=done, total=total)
+
+        if bars.console.is_terminal:
+            step(0, None)
+        return step
+
+    try:
         yield add
+    finally:
+        if bars.live.is_started:
+            bars.stop()
 
 
 @contextmanager

@@ -13,13 +13,21 @@ from rich.console import Console
 from rich.table import Table
 
 from matchers.audit import AuditLog, ModeChange, open_audit
-from matchers.commands.base import OK, PARTIAL, Commands, InputError, add_command, judge_of, opened_stores, print_json
-from matchers.errors import UnknownDomain
+from matchers.commands.base import (
+    OK,
+    PARTIAL,
+    Commands,
+    InputError,
+    add_command,
+    judge_of,
+    opened_stores,
+    print_json,
+    require_domain,
+)
 from matchers.gates import GateResult
 from matchers.modes import GatesClosed, ModeRequest, change_mode
 from matchers.names import domain_name
 from matchers.preferences import PreferenceStore, open_preferences
-from matchers.service import Stores
 from matchers.validation_page import gate_rows
 from models.settings import Mode, Settings
 
@@ -76,7 +84,7 @@ def _mode(args: argparse.Namespace, settings: Settings) -> int:
     if args.force and args.mode != "pgvector_only":
         raise InputError("--force is for pgvector_only")
     with opened_stores(settings) as stores:
-        _require(stores, domain)
+        require_domain(stores, domain)
         if args.mode is None:
             return _show(args, domain, settings, preferences, audit)
         if args.mode != "pkl_only" and not settings.vector_db_enabled:
@@ -104,13 +112,6 @@ def _user() -> str:
         return f"command line ({getpass.getuser()})"
     except (KeyError, OSError):
         return "command line"
-
-
-def _require(stores: Stores, domain: str) -> None:
-    if stores.pkl.path(domain).exists():
-        return
-    if stores.pgvector is None or domain not in stores.pgvector.domains():
-        raise UnknownDomain(f"there is no domain {domain!r}; `python -m matchers status` lists those that there are")
 
 
 def _show(

@@ -20,6 +20,7 @@ from matchers.commands.base import (
     judge_of,
     opened_stores,
     print_json,
+    require_domain,
 )
 from matchers.html import prepare, write
 from matchers.names import domain_name
@@ -72,6 +73,8 @@ def _report(args: argparse.Namespace, settings: Settings) -> int:
     with opened_stores(settings) as stores:
         judge = judge_of(stores, settings)
         found = report(judge, judge.window(domain, args.since, args.until), max(args.limit, 0))
+        if not found.recorded.summary.requests:
+            require_domain(stores, domain)
     data = as_json(found)
     if args.html is not None:
         html, _ = write(args.html, as_page(found, datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")), data)

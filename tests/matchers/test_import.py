@@ -377,7 +377,7 @@ def test_the_command_says_what_does_not_fit_and_how_to_go_on(run: Run, tmp_path:
     status, _, err = run("import", "--domain", "office", hostile)
     assert (status, "nothing of it was run" in err, (tmp_path / "canary").exists()) == (2, True, False)
     status, _, err = run("export", "--domain", "nobody", "x.npz")
-    assert (status, "hold no face" in err, Path("x.npz").exists()) == (2, True, False)
+    assert (status, "holds no face" in err, Path("x.npz").exists()) == (2, True, False)
     status, _, err = run("export", "--domain", "office", "x.csv")
     assert status == 2
 

@@ -227,6 +227,13 @@ def test_the_demo_domain_is_made_once_and_names_its_guests(run: Run, group_pictu
     [
         (("sync", "--domain", "office", "--images", "nowhere"), "nowhere is not a folder"),
         (("sync", "--domain", "../office", "--images", "."), "domain's name"),
+        (("sync", "--domain", "office", "--images", "."), "sync --allow-empty`"),
+        (("sync", "--domain", "office", "--images", "."), "text.jpg: The picture is in no person's folder."),
+        (("report", "--domain", "office"), "no domain 'office'"),
+        (("report", "--domain", "office", "--json"), "no domain 'office'"),
+        (("export", "--domain", "office", "x.pkl"), "pgvector holds no face of 'office'"),
+        (("validate", "--domain", "office", "--images", ".", "--report", "r"), "no domain 'office'"),
+        (("import", "--domain", "office", "text.jpg"), "ends in .pkl, .npz, .parquet or .feather"),
         (("search", "--domain", "office", "nowhere.jpg"), "nowhere.jpg cannot be read"),
         (("search", "--domain", "office", "text.jpg"), "not a picture"),
         (("search", "--domain", "office", "wall.png"), "office"),
@@ -276,6 +283,17 @@ def test_json_on_stdout_stays_alone_in_a_real_process(settings: None, images: Pa
         check=True,
     )
     assert json.loads(done.stdout)["complete"] is True
+
+
+def test_a_reader_of_an_answer_that_has_seen_enough_hears_no_complaint(run: Run, group_picture: Path) -> None:
+    assert run("demo")[0] == 0
+    command = [sys.executable, "-m", "matchers", "search", "--domain", "demo", "--json", str(group_picture)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_a_store_that_was_down_gets_the_demo_later(run: Run, monkeypatch: pytest.MonkeyPatch, database: str) -> None:

@@ -261,11 +261,21 @@ def test_a_domain_needs_a_proper_name(engine: FaceEngine, stores: Stores, images
 
 
 def test_hidden_files_and_other_files_are_passed_over(tmp_path: Path) -> None:
-    for name in ("amy/1.JPG", "amy/.2.jpg", "amy/notes.txt", "amy/deep/3.jpg", ".cache/4.jpg", "faces.pkl"):
+    for name in ("amy/1.JPG", "amy/.2.jpg", "amy/notes.txt", "amy/deep/3.txt", ".cache/4.jpg", "faces.pkl"):
         put(tmp_path / name, b"x")
     folder = read_folder(tmp_path)
     assert list(folder.pictures) == ["amy/1.JPG"]
     assert folder.problems == ()
+
+
+def test_pictures_that_are_not_read_are_reported(tmp_path: Path) -> None:
+    for name in ("amy/1.jpg", "amy/2.HEIC", "amy/3.gif", "amy/old/4.jpg", "amy/older/still/5.png", "amy/.trash/6.jpg"):
+        put(tmp_path / name, b"x")
+    folder = read_folder(tmp_path)
+    assert list(folder.pictures) == ["amy/1.jpg"]
+    assert [problem.source for problem in folder.problems] == ["amy/2.HEIC", "amy/3.gif", "amy/old/", "amy/older/"]
+    assert folder.problems[0].reason.startswith("HEIC is not read")
+    assert not folder.may_hold("amy/old/4.jpg")
 
 
 def test_links_are_followed_inside_the_folder_only(tmp_path: Path) -> None:

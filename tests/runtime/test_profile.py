@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import pytest
+from PIL import Image
 
 from runtime.__main__ import main
 
@@ -59,12 +62,29 @@ def test_a_large_photo_says_at_which_size_it_was_decoded(
     assert [stage["name"] for stage in found["stages"]] == ["decode", "detect", "align", "embed"]
 
 
+@pytest.mark.parametrize("option", [["--repeat", "0"], ["--repeat", "some"], ["--parallel", "-1"]])
+def test_a_number_that_is_none_is_refused_in_words(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["profile", "picture.jpg", *option])
+    assert stopped.value.code == 2
+    assert f"'{option[1]}' is not a whole number of at least 1" in capsys.readouterr().err
+
+
 def test_what_is_no_picture_ends_with_what_to_send(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     assert main(["profile", str(tmp_path / "text.jpg")]) == 2
     assert "Send JPEG" in capsys.readouterr().err
     assert main(["profile", str(tmp_path / "none.jpg")]) == 2
     assert "none.jpg" in capsys.readouterr().err
+
+
+def test_nothing_but_the_limit_is_told_of_a_picture_of_too_many_pixels(tmp_path: Path) -> None:
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "large.png")
+    command = [sys.executable, "-m", "runtime", "profile", str(tmp_path / "large.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("The picture has 10000 x 10000 pixels.")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_precision_that_the_provider_lacks_says_what_to_set(
