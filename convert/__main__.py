@@ -176,7 +176,7 @@ def _add_adopt(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("file", type=Path, help="an .onnx file")
     parser.add_argument("--preset", required=True, metavar="NAME", help="what the file is; see above")
-    parser.add_argument("--output", required=True, type=Path, metavar="OUT.onnx", help="the file to write")
+    parser.add_argument("--output", required=True, type=_onnx, metavar="OUT.onnx", help="the file to write")
     parser.add_argument("--images", type=Path, metavar="DIR", help="faces to try it on (default: shipped by packages)")
     _add_card_options(parser)
     parser.set_defaults(run=_adopt)
@@ -214,7 +214,7 @@ def _add_export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weights or model; default: DeepFace's ArcFace")
-    parser.add_argument("--output", required=True, type=Path, metavar="OUT.onnx", help="the file to write")
+    parser.add_argument("--output", required=True, type=_onnx, metavar="OUT.onnx", help="the file to write")
     parser.add_argument("--preset", metavar="NAME", help="how the network is fed (default: deepface-arcface)")
     parser.add_argument(
         "--images", type=Path, metavar="DIR", help="faces to compare on; for int8 DIR/<person>/<picture>"
@@ -345,6 +345,13 @@ def _pair(text: str) -> tuple[float, float]:
     if len(numbers) != 2:
         raise argparse.ArgumentTypeError(f"{text!r} is not two numbers with a comma between")
     return (numbers[0], numbers[1])
+
+
+def _onnx(text: str) -> Path:
+    # DETECTOR and EMBEDDER tell the path of a file from the name of a model by this ending.
+    if not text.endswith(".onnx"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .onnx")
+    return Path(text)
 
 
 def _count(text: str) -> int:

@@ -52,7 +52,9 @@ class ModelStore:
         """
         if reference in BUILT_IN:
             found = Model(BUILT_IN[reference], None)
-        elif (folder := Path(reference).expanduser()).is_dir() and _is_path(reference):
+        elif (folder := Path(reference).expanduser()).is_dir() and (
+            _is_path(reference) or (not self.path(reference).is_file() and any(folder.glob("*.onnx")))
+        ):
             # Imported here: it builds on this module.
             from models.packs import find_in_pack  # noqa: PLC0415
 

@@ -142,6 +142,12 @@ def test_the_original_is_not_overwritten(adopt: Adopt, models_dir: Path, tmp_pat
     assert "Name another with --output" in result.stderr
 
 
+def test_a_file_that_the_service_would_not_take_for_one_is_not_written(adopt: Adopt, tmp_path: Path) -> None:
+    result = adopt(tmp_path / "x.onnx", "sface", "--output", tmp_path / "out.model")
+    assert result.returncode == 2
+    assert "out.model' does not end in .onnx" in result.stderr
+
+
 def test_an_unknown_preset_lists_the_known_ones(adopt: Adopt, tmp_path: Path) -> None:
     result = adopt(tmp_path / "x.onnx", "arcface")
     assert result.returncode == 2

@@ -57,6 +57,16 @@ def test_roles_are_told_apart_as_insightface_does(pack: Path, tmp_path: Path) ->
     assert verify_found(detector) == verify_found(embedder) == []
 
 
+def test_the_folder_may_lie_in_the_working_directory(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pack.parent)
+    assert ModelStore(tmp_path).find("buffalo_l", "detection").path == Path("buffalo_l/det_10g.onnx")
+    (tmp_path / "buffalo_l.onnx").write_bytes((pack / "w600k_r50.onnx").read_bytes())
+    with pytest.raises(ModelError, match="no model card"):
+        ModelStore(tmp_path).find("buffalo_l", "detection")
+
+
 def test_a_folder_without_the_network_says_what_it_holds(tmp_path: Path) -> None:
     folder = tmp_path / "pack"
     folder.mkdir()
