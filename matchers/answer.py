@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from matchers.base import Match
+from matchers.base import Match, Results
 from matchers.compare import Comparison, merge
 from matchers.describe import Seen, describe
-from matchers.dual import Outcome, Results
+from matchers.dual import Outcome
 from matchers.languages import Language
 from runtime.faces import Analysis, FloatArray
 

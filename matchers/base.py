@@ -28,6 +28,25 @@ class Match:
     source: str
 
 
+Results = list[list[Match]]
+"""For each face that was asked for its matches, nearest first."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """Faces that are looked for.
+
+    Attributes:
+        embeddings: (n, d) float32, unit rows.
+        domain: where.
+        top_k: how many matches of each are wanted.
+    """
+
+    embeddings: FloatArray
+    domain: str
+    top_k: int
+
+
 Box = tuple[int, int, int, int]
 """x, y, width, height in pixels of the picture."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
 
-from matchers.base import FloatArray, GalleryStore, Match
+from matchers.base import FloatArray, GalleryStore, Query, Results
 from matchers.breaker import CircuitBreaker
 from matchers.compare import Comparison, compare
 from matchers.crew import Crew
@@ -29,8 +29,6 @@ PKL_FAILED = "pgvector_only (pkl failed)"
 _QUICK_SECONDS = 0.001
 
 _log = logging.getLogger("matchers.dual")
-
-Results = list[list[Match]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +56,6 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Query:
-    embeddings: FloatArray
-    domain: str
-    top_k: int
-    threshold: float | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Side:
     """One store's answer; ``results`` is None when it does not know the domain."""
 
@@ -78,13 +68,8 @@ class PromptStore(GalleryStore, Protocol):
     """A store that can say at once that it would have to wait."""
 
     def search_at_once(
-        self,
-        embeddings: FloatArray,
-        domain: str,
-        top_k: int,
-        seconds: float,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> list[list[Match]] | None:
+        self, query: Query, seconds: float, meanwhile: Callable[[], None] | None = None
+    ) -> Results | None:
         """As ``search``, given up after ``seconds``; None, at once, when it may not even be begun in time.
 
         ``meanwhile`` may be called, once, while the store is waited for; it raises nothing.
@@ -146,20 +131,20 @@ class Searcher:
             StoreUnavailable: pgvector failed and PKL does not know the domain.
             GalleryError: the PKL gallery cannot be read and pgvector does not answer instead.
         """
-        query = _Query(embeddings, domain, top_k, threshold)
+        query = Query(embeddings, domain, top_k)
         if mode == "pkl_only":
             return self._search_pkl(query)
         if mode == "pgvector_only":
             return self._search_pgvector(query)
-        return self._search_both(query)
+        return self._search_both(query, threshold)
 
-    def _search_pkl(self, query: _Query) -> Outcome:
+    def _search_pkl(self, query: Query) -> Outcome:
         side = _ask(self.pkl, query)
         if side.results is None:
             raise UnknownDomain(f"there is no domain {query.domain!r} in the PKL galleries")
         return Outcome("pkl_only", side.results, None, None, {"search_pkl": side.milliseconds})
 
-    def _search_pgvector(self, query: _Query) -> Outcome:
+    def _search_pgvector(self, query: Query) -> Outcome:
         try:
             side = self.breaker.call(lambda: self._ask_at_once(query) or self._wait(self._start(query)))
         except StoreUnavailable as failure:
@@ -168,7 +153,7 @@ class Searcher:
             raise UnknownDomain(f"there is no domain {query.domain!r} in pgvector")
         return Outcome("pgvector_only", None, side.results, None, {"search_pgvector": side.milliseconds})
 
-    def _search_both(self, query: _Query) -> Outcome:
+    def _search_both(self, query: Query, threshold: float | None) -> Outcome:
         pkl: Future[_Side] = Future()
         search_pkl = partial(self._settle_pkl, pkl, query)
 
@@ -192,16 +177,16 @@ class Searcher:
             _log.error("the PKL gallery of domain %s cannot be used, pgvector answers: %s", query.domain, unreadable)
             return _without_pkl(pgvector, str(unreadable))
         approximate = self._indexed is not None and self._indexed.approximates(query.domain)
-        return _compared(query, pkl.result(), pgvector, query.threshold if approximate else None)
+        return _compared(query, pkl.result(), pgvector, threshold if approximate else None)
 
-    def _settle_pkl(self, pkl: Future[_Side], query: _Query) -> None:
+    def _settle_pkl(self, pkl: Future[_Side], query: Query) -> None:
         if not pkl.done():
             start = time.thread_time()
             _settle(pkl, self.pkl, query)
             if pkl.exception() is None and pkl.result().results:
                 self._quick[query.domain] = time.thread_time() - start < _QUICK_SECONDS
 
-    def _ask_at_once(self, query: _Query, meanwhile: Callable[[], None] | None = None) -> _Side | None:
+    def _ask_at_once(self, query: Query, meanwhile: Callable[[], None] | None = None) -> _Side | None:
         """pgvector's answer, asked in this thread; None when that might take long to begin."""
         store = self._prompt
         if store is None or not len(query.embeddings) or not self._slots.acquire(blocking=False):
@@ -210,14 +195,14 @@ class Searcher:
         results: Results | None
         try:
             with _unavailable_when_it_fails():
-                results = store.search_at_once(query.embeddings, query.domain, query.top_k, self.timeout, meanwhile)
+                results = store.search_at_once(query, self.timeout, meanwhile)
         except UnknownDomain:
             return _Side(None, _since(start))
         finally:
             self._slots.release()
         return None if results is None else _Side(results, _since(start))
 
-    def _start(self, query: _Query) -> Future[_Side]:
+    def _start(self, query: Query) -> Future[_Side]:
         store = self.pgvector
         if store is None:
             raise StoreUnavailable("no pgvector store is open")
@@ -255,7 +240,7 @@ def _unavailable_when_it_fails() -> Iterator[None]:
         raise StoreUnavailable(f"pgvector failed with {type(error).__name__}: {error}") from error
 
 
-def _settle(future: Future[_Side], store: GalleryStore, query: _Query) -> None:
+def _settle(future: Future[_Side], store: GalleryStore, query: Query) -> None:
     """Ask ``store`` here and now, and keep its answer or its failure in ``future``."""
     try:
         future.set_result(_ask(store, query))
@@ -263,7 +248,7 @@ def _settle(future: Future[_Side], store: GalleryStore, query: _Query) -> None:
         future.set_exception(error)
 
 
-def _ask(store: GalleryStore, query: _Query) -> _Side:
+def _ask(store: GalleryStore, query: Query) -> _Side:
     start = time.perf_counter()
     results: Results | None
     try:
@@ -276,7 +261,7 @@ def _ask(store: GalleryStore, query: _Query) -> _Side:
     return _Side(results, _since(start))
 
 
-def _without_pgvector(query: _Query, pkl: _Side, failure: StoreUnavailable, *, compared: bool) -> Outcome:
+def _without_pgvector(query: Query, pkl: _Side, failure: StoreUnavailable, *, compared: bool) -> Outcome:
     _log.warning("pgvector search failed in domain %s: %s", query.domain, failure)
     if pkl.results is None:
         raise failure
@@ -289,7 +274,7 @@ def _without_pkl(pgvector: _Side, why: str) -> Outcome:
     return Outcome(PKL_FAILED, None, pgvector.results, None, timing, True, why)
 
 
-def _compared(query: _Query, pkl: _Side, pgvector: _Side, threshold: float | None) -> Outcome:
+def _compared(query: Query, pkl: _Side, pgvector: _Side, threshold: float | None) -> Outcome:
     if pkl.results is None and pgvector.results is None:
         raise UnknownDomain(f"there is no domain {query.domain!r}, neither in the PKL galleries nor in pgvector")
     if pkl.results is None:

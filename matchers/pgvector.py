@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from psycopg import errors, sql
 
-from matchers.base import Entry, FloatArray, GalleryFace, Match
+from matchers.base import Entry, FloatArray, GalleryFace, Match, Query, Results
 from matchers.copying import check_faces, check_texts, copy_faces
 from matchers.database import LONG_SECONDS, Connection, Database, find_vector, lock_key, set_timeouts
 from matchers.erasure import erase
@@ -32,7 +32,7 @@ _CANDIDATES = 4
 # Faces of one person that are compared beside the candidates.
 _OF_ONE_PERSON = 100
 
-_QUERIES = 256
+_STATEMENTS = 256
 
 # For each face asked for, {nearest} gives person, source, x, y and distance.
 _EACH = sql.SQL(
@@ -89,8 +89,8 @@ class PgvectorStore:
         self._indexes = FaceIndexes(self._database, self._tables, embedder.dimension, exact_limit)
         self._extents: WeakKeyDictionary[Connection, tuple[int, int]] = WeakKeyDictionary()
         self._questions = Questions()
-        # To put a query together takes a tenth of the time of a search.
-        self._query = lru_cache(_QUERIES)(self._compose)
+        # To put one together takes a tenth of the time of a search.
+        self._statement = lru_cache(_STATEMENTS)(self._compose)
 
     def __enter__(self) -> PgvectorStore:
         self.open()
@@ -182,19 +182,14 @@ class PgvectorStore:
         """
         self._check_query(embeddings)
         with self._database.connection() as connection:
-            found = self._search(connection, embeddings, domain, top_k)
+            found = self._search(connection, Query(embeddings, domain, top_k))
         if threshold is None:
             return found
         return [[match for match in matches if match.distance <= threshold] for matches in found]
 
     def search_at_once(
-        self,
-        embeddings: FloatArray,
-        domain: str,
-        top_k: int,
-        seconds: float,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> list[list[Match]] | None:
+        self, query: Query, seconds: float, meanwhile: Callable[[], None] | None = None
+    ) -> Results | None:
         """As :meth:`search`, cut off after ``seconds``; None, at once, when no connection is idle.
 
         So it may be called from a thread that must not wait for a server which does not answer.
@@ -202,11 +197,9 @@ class PgvectorStore:
         Args:
             meanwhile: called, at most once, when the server has been asked and before its answer is waited for.
         """
-        self._check_query(embeddings)
+        self._check_query(query.embeddings)
         with self._database.connection_at_hand(seconds) as connection:
-            if connection is None:
-                return None
-            return self._search(connection, embeddings, domain, top_k, meanwhile)
+            return None if connection is None else self._search(connection, query, meanwhile)
 
     def apply(self, domain: str, upsert: Sequence[GalleryFace], remove: Iterable[str]) -> None:
         """In one transaction: drop every face of the sources in ``remove`` and ``upsert``, then add ``upsert``.
@@ -322,52 +315,38 @@ class PgvectorStore:
             connection.execute(sql.SQL("DROP TABLE {}").format(self._tables.identifier))
             self._database.forget()
 
-    def _search(
-        self,
-        connection: Connection,
-        embeddings: FloatArray,
-        domain: str,
-        top_k: int,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> list[list[Match]]:
+    def _search(self, connection: Connection, query: Query, meanwhile: Callable[[], None] | None = None) -> Results:
         try:
-            rows = self._nearest(connection, embeddings, domain, top_k, meanwhile)
+            rows = self._nearest(connection, query, meanwhile)
         except errors.UndefinedTable:
-            self._indexes.changed(domain)
-            rows = self._nearest(connection, embeddings, domain, top_k)
-        matches: list[list[Match]] = [[] for _ in range(len(embeddings))]
+            self._indexes.changed(query.domain)
+            rows = self._nearest(connection, query)
+        matches: Results = [[] for _ in range(len(query.embeddings))]
         for index, person, distance, source in rows:
             matches[index - 1].append(Match(person, distance, source))
         return matches
 
-    def _nearest(
-        self,
-        connection: Connection,
-        embeddings: FloatArray,
-        domain: str,
-        top_k: int,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> list[Row]:
+    def _nearest(self, connection: Connection, query: Query, meanwhile: Callable[[], None] | None = None) -> list[Row]:
         """Rows of face number (from 1), person, distance, source.
 
         The limits stand in the text of the query: with a parameter the planner would not know that they are small.
         """
-        probe = self._indexes.probe(connection, domain)
-        if not len(embeddings) or top_k < 1:
+        probe = self._indexes.probe(connection, query.domain)
+        if not len(query.embeddings) or query.top_k < 1:
             return []
         if probe is not None:
-            probe = replace(probe, breadth=max(probe.breadth, _CANDIDATES * top_k))
+            probe = replace(probe, breadth=max(probe.breadth, _CANDIDATES * query.top_k))
             self._set_extent(connection, probe.breadth, probe.cells[0] if probe.cells else 1)
-        query = self._query(domain, top_k, probe)
-        rows = self._questions.ask(connection, query, embeddings, meanwhile)
+        statement = self._statement(query.domain, query.top_k, probe)
+        rows = self._questions.ask(connection, statement, query.embeddings, meanwhile)
         if probe is None or not probe.cells:
             return rows
         enough = _NEAR * (self._embedder.threshold or 0)
         near = {index for index, _, distance, _ in rows if distance <= enough}
-        rest = [index for index in range(1, len(embeddings) + 1) if index not in near]
+        rest = [index for index in range(1, len(query.embeddings) + 1) if index not in near]
         if rest:
             self._set_extent(connection, probe.breadth, probe.cells[1])
-            more = self._questions.ask(connection, query, embeddings[[index - 1 for index in rest]])
+            more = self._questions.ask(connection, statement, query.embeddings[[index - 1 for index in rest]])
             rows = [row for row in rows if row[0] in near]
             rows += [(rest[index - 1], person, distance, source) for index, person, distance, source in more]
         return rows

@@ -16,7 +16,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from matchers.base import GalleryFace
+from matchers.base import GalleryFace, Query
 from matchers.breaker import CircuitBreaker
 from matchers.dual import PGVECTOR_FAILED, PKL_FAILED, Outcome, Searcher
 from matchers.embedded import EmbeddedPostgres
@@ -107,9 +107,9 @@ def test_what_a_store_says_at_once_is_what_it_says(filled: Searcher) -> None:
     store = filled.pgvector
     assert isinstance(store, PgvectorStore)
     expected = store.search(ENROLLED[:3], DOMAIN, None, 4)
-    assert store.search_at_once(ENROLLED[:3], DOMAIN, 4, 10.0) == expected
+    assert store.search_at_once(Query(ENROLLED[:3], DOMAIN, 4), 10.0) == expected
     with ExitStack() as held:
-        while store.search_at_once(ENROLLED[:3], DOMAIN, 4, 10.0) is not None:
+        while store.search_at_once(Query(ENROLLED[:3], DOMAIN, 4), 10.0) is not None:
             assert store.connections()["open"] <= 8
             held.enter_context(store.database.connection())
     assert filled.search(ENROLLED[:3], DOMAIN, "dual", 4).pgvector == expected
