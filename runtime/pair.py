@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ import onnxruntime as ort
 
 from runtime.onnx_graph import mentions
 from runtime.providers import CPU, SessionOptions, create_session, native_options
+
+logger = logging.getLogger(__name__)
 
 _NO_PREPACKING = ("session.disable_prepacking", "1")
 # Smaller ones stay in the graph.
@@ -40,19 +43,37 @@ def open_pair(model: Path, options: SessionOptions) -> Pair:
     """Open ``model`` on the CPU provider.
 
     ONNX Runtime rearranges weights for its kernels when it opens a network. Here that is done once, and both sessions
-    get the result. Kernels of quantised networks, which are small, rearrange theirs later: each session has its own.
+    get the result. Kernels of quantised networks, which are small, rearrange theirs later: each session has its own. So
+    it is where the folder of temporary files takes no copy of the network; the log says so.
 
     Raises whatever ONNX Runtime raises for a file that it cannot open.
     """
     alone = replace(options, threads=1)
+    problem = ""
     if not _is_quantised(model):
-        with tempfile.TemporaryDirectory(prefix="face-service-") as name:
-            graph = _write_optimised(model, Path(name), alone)
-            weights = _weights(graph)
-            if weights is not None:
-                light, heavy = (_open_optimised(graph, one, weights) for one in (options, alone))
-                return Pair(light, heavy, weights)
-    return Pair(create_session(model, CPU, options), create_session(model, CPU, alone))
+        try:
+            shared = _open_sharing(model, options, alone)
+        except Exception as error:
+            # A full disk is told by ONNX Runtime as anything else is; a file that is no good is met again below.
+            problem = str(error).partition("\n")[0][:200]
+        else:
+            if shared is not None:
+                return shared
+    apart = Pair(create_session(model, CPU, options), create_session(model, CPU, alone))
+    if problem:
+        logger.warning("%s has its weights in memory twice, no copy could be made ready: %s", model, problem)
+    return apart
+
+
+def _open_sharing(model: Path, options: SessionOptions, alone: SessionOptions) -> Pair | None:
+    """None where the network's weights are not all float32."""
+    with tempfile.TemporaryDirectory(prefix="face-service-") as name:
+        graph = _write_optimised(model, Path(name), alone)
+        weights = _weights(graph)
+        if weights is None:
+            return None
+        light, heavy = (_open_optimised(graph, one, weights) for one in (options, alone))
+        return Pair(light, heavy, weights)
 
 
 def _is_quantised(path: Path) -> bool:

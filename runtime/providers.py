@@ -61,7 +61,8 @@ class SessionOptions:
 def prepared(model: Path, provider: str, *, bf16: bool = False) -> Iterator[Path]:
     """The file to open for ``model``: itself, or a copy whose graph is better for the provider.
 
-    The CPU provider's kernels run some graphs faster; with ``bf16`` some lose less.
+    The CPU provider's kernels run some graphs faster; with ``bf16`` some lose less. Where no copy can be written,
+    faster graphs are gone without, and the log says so.
     """
     graph = None
     if model.stat().st_size and ((provider == CPU and has_rectifiers(model)) or bf16):
@@ -69,9 +70,15 @@ def prepared(model: Path, provider: str, *, bf16: bool = False) -> Iterator[Path
     if graph is None or not (_for_bf16(graph, model) if bf16 else split_rectifiers(graph)):
         yield model
         return
-    with tempfile.TemporaryDirectory(prefix="face-service-") as folder:
-        copy = Path(folder) / model.name
-        onnx.save(graph, copy)
+    with contextlib.ExitStack() as stack:
+        try:
+            copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="face-service-"))) / model.name
+            onnx.save(graph, copy)
+        except OSError as error:
+            if bf16:
+                raise
+            logger.warning("%s runs slower than it could, no copy of it could be written: %s", model, error)
+            copy = model
         del graph
         yield copy
 

@@ -10,6 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from runtime.engine import FaceEngine
 from runtime.pair import open_pair
 from runtime.providers import CPU, SessionOptions
 
@@ -18,6 +19,7 @@ import sys
 from pathlib import Path
 import psutil
 from runtime.memory import return_memory
+from runtime.engine import FaceEngine
 from runtime.pair import open_pair
 from runtime.providers import CPU, SessionOptions, create_session
 
@@ -90,3 +92,22 @@ def test_what_the_file_says_about_itself_is_kept(large: Path) -> None:
     for session in (pair.light, pair.heavy):
         assert session.get_modelmeta().custom_metadata_map["kept"] == "yes"
         assert [node.name for node in session.get_inputs()] == ["x"]
+
+
+def test_a_full_disk_costs_memory_and_time_but_no_start(models_dir: Path, engine: FaceEngine) -> None:
+    """The default pack; the limit says that no file of more than 100 kB can be written."""
+    crops = np.random.default_rng(0).integers(0, 255, (2, 112, 112, 3)).astype(np.uint8)
+    program = (
+        "import resource, signal, sys\nimport numpy as np\n"
+        "from models.settings import Settings\nfrom runtime.engine import open_engine\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "engine = open_engine(Settings(_env_file=None, models_dir=sys.argv[1], execution_provider='cpu'))\n"
+        f"crops = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape({crops.shape})\n"
+        "sys.stdout.buffer.write(engine.embedder.embed(crops).tobytes())\n"
+    )
+    command = [sys.executable, "-c", program, str(models_dir)]
+    ran = subprocess.run(command, input=crops.tobytes(), capture_output=True, check=True)
+    embeddings = np.frombuffer(ran.stdout, np.float32).reshape(2, -1)
+    assert (embeddings * engine.embedder.embed(crops)).sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert b"sface.onnx runs slower than it could" in ran.stderr
