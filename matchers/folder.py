@@ -105,7 +105,8 @@ class _Reader:
         self.unread: set[str] = set()
 
     def problem(self, source: str, reason: str) -> None:
-        printable = source.encode("utf-8", "backslashreplace").decode("utf-8")
+        # A terminal would obey some letters, and bytes that are no text cannot be printed.
+        printable = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in source)
         self.problems.append(Problem(printable, reason))
 
     def read_person(self, folder: Path) -> None:

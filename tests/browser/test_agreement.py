@@ -49,9 +49,10 @@ def test_closed_gates_are_shown_and_can_be_passed_and_the_way_back_is_open(open_
 
 
 def test_changes_of_the_mode_are_read_without_scrolling_sideways(open_tab: Any, service: Any) -> None:
-    for _ in range(2):
-        assert service.client.put("/domains/demo/mode", json={"mode": "dual"}).status_code == 200
+    for mode in ("pgvector_only", "dual"):
+        answer = service.client.put("/domains/demo/mode", json={"mode": mode, "force": True})
+        assert answer.status_code == 200
     with open_tab("/agreement?domain=demo") as tab:
-        events = tab.page.locator(".events").filter(has_text="both stores → both stores")
+        events = tab.page.locator(".events").filter(has_text="past closed gates")
         expect(events).to_be_visible()
         assert events.evaluate("box => box.scrollWidth - box.clientWidth") == 0

@@ -46,7 +46,9 @@ def test_another_language_is_chosen_and_remembered(open_tab: Any) -> None:
 def test_the_name_and_the_language_stand_side_by_side_on_the_smallest_phone(open_tab: Any) -> None:
     with open_tab("/status", size="phone") as tab:
         tab.page.set_viewport_size({"width": 320, "height": 600})
-        name = tab.page.get_by_role("link", name="Face service").bounding_box()
+        brand = tab.page.get_by_role("link", name="Face service")
+        assert brand.evaluate("link => link.scrollWidth - link.clientWidth") == 0
+        name = brand.bounding_box()
         language = tab.page.get_by_label("Language").bounding_box()
         assert name["x"] + name["width"] <= language["x"]
         assert language["x"] + language["width"] <= 320

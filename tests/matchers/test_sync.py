@@ -278,6 +278,13 @@ def test_pictures_that_are_not_read_are_reported(tmp_path: Path) -> None:
     assert not folder.may_hold("amy/old/4.jpg")
 
 
+def test_names_that_a_terminal_would_obey_are_reported_in_letters_that_it_prints(tmp_path: Path) -> None:
+    put(tmp_path / "new\nline/1.jpg", b"x")
+    put(tmp_path / "amy/\x1b[31m red Š.jpg", b"x")
+    sources = [problem.source for problem in read_folder(tmp_path).problems]
+    assert sources == [r"amy/\x1b[31m red Š.jpg", r"new\nline/"]
+
+
 def test_links_are_followed_inside_the_folder_only(tmp_path: Path) -> None:
     put(tmp_path / "outside/secret.jpg", b"secret")
     put(tmp_path / "images/amy/1.jpg", b"amy")
