@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         "  python -m matchers search --domain office --mode pkl_only --json group.jpg",
     )
     parser.add_argument("--domain", required=True, metavar="D", help="the domain to search")
-    parser.add_argument("--mode", choices=get_args(Mode), help="where to search (default: as the settings say)")
+    parser.add_argument("--mode", choices=get_args(Mode), help="where to search (default: the mode of the domain)")
     parser.add_argument(
         "--language",
         default="english",

@@ -92,6 +92,8 @@ def _print_status(report: dict[str, Any]) -> None:
     console = Console()
     if report["domains"]:
         console.print(table)
+    elif report["pgvector_error"]:
+        console.print("The PKL galleries hold no domain.")
     else:
         console.print("There is no domain yet. Fill one with `python -m matchers sync --domain D --images DIR`.")
     for domain in report["domains"]:

@@ -190,6 +190,13 @@ def test_status_of_nothing_tells_what_to_do(run: Run) -> None:
     assert "python -m matchers sync" in " ".join(out.split())
 
 
+def test_status_does_not_call_empty_what_it_cannot_see(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", DEAD)
+    status, out, _ = run("status")
+    assert (status, out.splitlines()[0]) == (1, "The PKL galleries hold no domain.")
+    assert "pgvector does not answer" in out
+
+
 def test_a_database_that_is_down_is_a_partial_failure(run: Run, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", DEAD)
     status, out, _ = run("sync", "--domain", "office", "--images", images, "--json")
