@@ -44,14 +44,12 @@ class Candidate:
     Attributes:
         ranges: how the ranges were chosen.
         in_float: names of the layers that stay in float.
-        bits: of the weights.
         cosine_mean, cosine_min: to the fp32 network's embeddings.
         cost: milliseconds of all threads together, a face; None where it was not measured.
     """
 
     ranges: str
     in_float: tuple[str, ...]
-    bits: int
     cosine_mean: float
     cosine_min: float
     cost: float | None = None
@@ -59,10 +57,9 @@ class Candidate:
     def __str__(self) -> str:
         count = len(self.in_float)
         layers = f"{count} {'layer' if count == 1 else 'layers'} in float, " if count else ""
-        bits = f"{self.bits}-bit weights, " if self.bits != 8 else ""
         cost = f", {self.cost:.1f} ms of CPU a face" if self.cost is not None else ""
         return (
-            f"  ranges by {self.ranges}, {layers}{bits}cosine to fp32 "
+            f"  ranges by {self.ranges}, {layers}cosine to fp32 "
             f"{self.cosine_mean:.4f} on average, {self.cosine_min:.4f} at least{cost}"
         )
 
@@ -103,7 +100,7 @@ class _Bench:
 
     def attempt(self, candidate: Candidate, ranges: Mapping[str, Range]) -> _Attempt:
         nodes = [name for name in self.nodes if name not in candidate.in_float]
-        return self.judge(candidate, quantise(self._model, ranges, nodes, seven_bits=candidate.bits == 7))
+        return self.judge(candidate, quantise(self._model, ranges, nodes))
 
     def judge(self, candidate: Candidate, model: onnx.ModelProto) -> _Attempt:
         embedder = self._open(model)
@@ -125,8 +122,7 @@ def choose(
     """The int8 network that comes nearest to ``model`` on held-out faces.
 
     First the ranges are chosen, by mean cosine; then how many of the layers that lose most stay in float, if that
-    brings it nearer and costs hardly more; then whether 7 bits of the weights do better than 8, as they may on a
-    machine whose kernels saturate. The network that is given then takes its ranges from all faces.
+    brings it nearer and costs hardly more. The network that is given then takes its ranges from all faces.
 
     Args:
         model: the fp32 network.
@@ -142,7 +138,7 @@ def choose(
     """
     prepared = prepare(model, calibration[:: max(len(calibration) // EQUALISED, 1)])
     bench = _Bench(prepared, open_model, held_out, expected)
-    blank = Candidate("", (), 8, 0.0, 0.0)
+    blank = Candidate("", (), 0.0, 0.0)
     laid_out = bench.judge(blank, prepared).candidate
     if not laid_out.cosine_min >= MIN_COSINE:
         raise PrecisionError(f"Laid out for int8 the network gives other embeddings: cosine {laid_out.cosine_min:.7f}.")
@@ -158,14 +154,11 @@ def choose(
     for attempt in layered:
         say(str(attempt.candidate))
     chosen = _simplest(layered)
-    narrow = bench.attempt(replace(chosen.candidate, bits=7, cost=None), chosen_ranges)
-    say(str(narrow.candidate))
-    chosen = max(chosen, narrow, key=_mean)
     # How to do it is known: now every face may tell the ranges.
     name = chosen.candidate.ranges
     everything = np.concatenate([calibration, as_batch(held_out, chosen.embedder.card)])
     final = bench.attempt(chosen.candidate, bench.ranges(everything, [name], step)[name]).model
-    return Choice(final, chosen.candidate, tuple(attempt.candidate for attempt in (*tried, *layered, narrow)))
+    return Choice(final, chosen.candidate, tuple(attempt.candidate for attempt in (*tried, *layered)))
 
 
 def _try_layers(bench: _Bench, best: _Attempt, ranges: Mapping[str, Range], delicate: Sequence[str]) -> list[_Attempt]:

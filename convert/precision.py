@@ -282,7 +282,6 @@ def _described(choice: Choice) -> dict[str, float | str]:
     return {
         "ranges": chosen.ranges,
         "in_float": ", ".join(chosen.in_float) or "no layer",
-        "weight_bits": float(chosen.bits),
         "onnxruntime": ort.__version__,
     }
 

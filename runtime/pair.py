@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
-from runtime.onnx_graph import mentions
+from runtime.byte_pairs import is_quantised
 from runtime.providers import CPU, SessionOptions, create_session, native_options
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def open_pair(model: Path, options: SessionOptions) -> Pair:
     """
     alone = replace(options, threads=1)
     problem = ""
-    if not _is_quantised(model):
+    if not is_quantised(model):
         try:
             shared = _open_sharing(model, options, alone)
         except Exception as error:
@@ -74,11 +74,6 @@ def _open_sharing(model: Path, options: SessionOptions, alone: SessionOptions) -
             return None
         light, heavy = (_open_optimised(graph, one, weights) for one in (options, alone))
         return Pair(light, heavy, weights)
-
-
-def _is_quantised(path: Path) -> bool:
-    """Whether the ONNX file may hold quantised weights; reads it without parsing it."""
-    return mentions(path, b"DequantizeLinear", b"QLinear", b"Integer")
 
 
 def _write_optimised(model: Path, folder: Path, options: SessionOptions) -> Path:

@@ -21,6 +21,7 @@ from models.card import read_card
 from models.settings import ExecutionProvider
 from runtime.bf16_graph import split_first_convolution
 from runtime.bf16_weights import round_weights
+from runtime.byte_pairs import may_saturate
 from runtime.cores import core_count
 from runtime.cpu_graph import has_rectifiers, split_rectifiers
 from runtime.errors import ProviderError
@@ -107,6 +108,8 @@ def create_session(model: Path, provider: str, options: SessionOptions) -> ort.I
     if options.bf16:
         _check_bf16(provider)
     native = native_options(options)
+    if provider == CPU and not processor_flags() & VNNI and may_saturate(model):
+        native.add_session_config_entry("session.x64quantprecision", "1")
     providers: list[str | tuple[str, dict[str, Any]]] = [provider] if provider == CPU else [provider, CPU]
     if provider == OPENVINO:
         # The provider's own options leave the precision as it is in the file.
@@ -134,10 +137,6 @@ def native_options(options: SessionOptions) -> ort.SessionOptions:
     native.add_session_config_entry("session.intra_op.allow_spinning", "1")
     native.add_session_config_entry("session.force_spinning_stop", "1")
     native.add_session_config_entry("session.intra_op.spin_backoff_max", "8")
-    if not processor_flags() & VNNI:
-        # x86 without VNNI saturates U8S8 products of int8 networks; this takes kernels that are exact there, and almost
-        # three times as slow as those of VNNI.
-        native.add_session_config_entry("session.x64quantprecision", "1")
     return native
 
 
