@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from matchers.base import FloatArray, GalleryFace, GalleryStore, Match
-from matchers.errors import StoreUnavailable, UnknownDomain
 from matchers.journal import Written, writing
 from matchers.service import Stores
 from matchers.thumbnails import small_picture
@@ -176,13 +175,8 @@ def _readable(stores: Stores, domain: str) -> GalleryStore:
     Raises:
         UnknownDomain: neither holds the domain.
     """
-    if stores.pkl.path(domain).exists():
-        return stores.pkl
-    if stores.pgvector is not None and domain in stores.pgvector.domains():
-        return stores.pgvector
-    if stores.pgvector is None and stores.pgvector_error:
-        raise StoreUnavailable(stores.pgvector_error)
-    raise UnknownDomain(f"there is no domain {domain!r}")
+    stores.require(domain)
+    return stores.pkl if stores.pkl.path(domain).exists() else stores.needed_pgvector()
 
 
 def _nearest_stranger(store: GalleryStore, domain: str, person: str, candidate: Candidate, own: int) -> Match | None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from matchers.embedded import EmbeddedPostgres
-from matchers.errors import NoPgvector, StoreUnavailable
+from matchers.errors import NoPgvector, StoreUnavailable, UnknownDomain
 from matchers.gallery import PklStore
 from matchers.jobs import JobFolder
 from matchers.pgvector import PgvectorStore
@@ -53,6 +53,20 @@ class Stores:
         if self.pgvector_error:
             raise StoreUnavailable(self.pgvector_error)
         raise NoPgvector("pgvector is switched off: VECTOR_DB_ENABLED is false")
+
+    def require(self, domain: str) -> None:
+        """Make sure that a store holds ``domain``, before a lock or a journal is made for it.
+
+        Raises:
+            UnknownDomain: none does.
+            StoreUnavailable: the PKL galleries do not, and pgvector does not answer.
+        """
+        if self.pkl.path(domain).exists():
+            return
+        if self.pgvector is None and self.pgvector_error:
+            raise StoreUnavailable(self.pgvector_error)
+        if self.pgvector is None or domain not in self.pgvector.domains():
+            raise UnknownDomain(f"there is no domain {domain!r}")
 
     @property
     def data_dir(self) -> Path:

@@ -11,7 +11,6 @@ from starlette.responses import JSONResponse, Response
 
 from matchers.recording.report import as_json, moment, report
 from server.backend import Backend, enter_domain
-from server.domains import require_domain
 from server.errors import ApiError
 
 _MAX_LIMIT = 1000
@@ -23,7 +22,7 @@ async def comparisons(request: Request) -> Response:
     backend, domain = enter_domain(request, "admin")
     limit, buckets = _number(request, "limit", 50, 0, _MAX_LIMIT), _number(request, "buckets", 60, 1, _MAX_BUCKETS)
     since, until = _moment(request, "since"), _moment(request, "until")
-    await backend.searches.run(partial(require_domain, backend.stores, domain))
+    await backend.searches.run(partial(backend.stores.require, domain))
     if backend.stores.pgvector is None and not backend.stores.pgvector_error:
         raise ApiError(409, "pgvector_off", "There is one store only: VECTOR_DB_ENABLED is false.")
     asked = (request.query_params.get("since"), request.query_params.get("until"))

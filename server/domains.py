@@ -12,10 +12,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from matchers.base import GalleryStore
-from matchers.errors import MatcherError, StoreUnavailable, UnknownDomain
+from matchers.errors import MatcherError, UnknownDomain
 from matchers.journal import Written, write_both, writing
 from matchers.people import census
-from matchers.service import Stores
 from server.backend import Backend, backend_of, enter_domain
 
 logger = logging.getLogger(__name__)
@@ -52,21 +51,6 @@ class Domain(HTTPEndpoint):
         return JSONResponse(body)
 
 
-def require_domain(stores: Stores, domain: str) -> None:
-    """Make sure that a store holds ``domain``, before a lock or a journal is made for it.
-
-    Raises:
-        UnknownDomain: none does.
-        StoreUnavailable: the PKL galleries do not, and pgvector does not answer.
-    """
-    if stores.pkl.path(domain).exists():
-        return
-    if stores.pgvector is None and stores.pgvector_error:
-        raise StoreUnavailable(stores.pgvector_error)
-    if stores.pgvector is None or domain not in stores.pgvector.domains():
-        raise UnknownDomain(f"there is no domain {domain!r}")
-
-
 def _describe(backend: Backend, domain: str) -> dict[str, Any]:
     everybody = census(backend.stores, domain)
     counts = Counter(store for faces in everybody.people.values() for face in faces for store in face.stores)
@@ -87,7 +71,7 @@ def _describe(backend: Backend, domain: str) -> dict[str, Any]:
 
 def _make(backend: Backend, domain: str) -> bool:
     try:
-        require_domain(backend.stores, domain)
+        backend.stores.require(domain)
     except UnknownDomain:
         write_both(backend.stores, domain, (), ())
         return True
@@ -95,7 +79,7 @@ def _make(backend: Backend, domain: str) -> bool:
 
 
 def _delete(backend: Backend, domain: str) -> Written:
-    require_domain(backend.stores, domain)
+    backend.stores.require(domain)
     with writing(backend.stores, domain) as writer:
         written = writer.drop()
     backend.preferences.drop(domain)

@@ -11,7 +11,6 @@ from matchers.differences import DIRECTIONS, by_person, differences, repair
 from matchers.errors import NoPgvector
 from matchers.journal import pending
 from server.backend import enter_domain
-from server.domains import require_domain
 from server.errors import ApiError
 from server.upload import read_json
 
@@ -21,7 +20,7 @@ _MOST = 1000
 async def list_differences(request: Request) -> Response:
     """The pictures that the stores do not hold alike, at most 1000 of them, and how many of each person."""
     backend, domain = enter_domain(request, "admin")
-    await backend.searches.run(partial(require_domain, backend.stores, domain))
+    await backend.searches.run(partial(backend.stores.require, domain))
     try:
         found = await backend.searches.run(partial(differences, backend.stores, domain))
     except NoPgvector as error:
@@ -48,7 +47,7 @@ async def mend(request: Request) -> Response:
     if direction not in DIRECTIONS or not isinstance(dry_run, bool) or body.keys() - {"direction", "dry_run"}:
         message = f'Send {{"direction": "{DIRECTIONS[0]}"}} or "{DIRECTIONS[1]}", and "dry_run": true to look first.'
         raise ApiError(422, "invalid_body", message)
-    await backend.searches.run(partial(require_domain, backend.stores, domain))
+    await backend.searches.run(partial(backend.stores.require, domain))
     try:
         done = await backend.writes.run(partial(repair, backend.stores, domain, direction, dry_run=dry_run))
     except NoPgvector as error:

@@ -14,7 +14,6 @@ from matchers.audit import AUTOMATIC, ModeChange
 from matchers.modes import GatesClosed, ModeRequest, change_mode
 from models.settings import Mode
 from server.backend import Backend, enter_domain
-from server.domains import require_domain
 from server.errors import ApiError
 from server.upload import read_json
 
@@ -28,14 +27,14 @@ class DomainMode(HTTPEndpoint):
     async def get(self, request: Request) -> Response:
         """How the domain is searched, and what its answers say now."""
         backend, domain = enter_domain(request)
-        await backend.searches.run(partial(require_domain, backend.stores, domain))
+        await backend.searches.run(partial(backend.stores.require, domain))
         return JSONResponse(await backend.searches.run(partial(_describe, backend, domain)))
 
     async def put(self, request: Request) -> Response:
         """Change it, in every worker within a second; 409 when the gates do not let the domain leave PKL."""
         backend, domain = enter_domain(request, "admin")
         asked = _asked(await read_json(request), domain, request.state.caller)
-        await backend.searches.run(partial(require_domain, backend.stores, domain))
+        await backend.searches.run(partial(backend.stores.require, domain))
         if asked.mode != "pkl_only" and backend.stores.pgvector is None and not backend.stores.pgvector_error:
             raise ApiError(409, "pgvector_off", "There is one store only: VECTOR_DB_ENABLED is false.")
         try:
@@ -50,7 +49,7 @@ class DomainMode(HTTPEndpoint):
 async def mode_history(request: Request) -> Response:
     """Every change of the domain's mode, the newest first: who, when, from what to what, on which figures."""
     backend, domain = enter_domain(request, "admin")
-    await backend.searches.run(partial(require_domain, backend.stores, domain))
+    await backend.searches.run(partial(backend.stores.require, domain))
     changes = await backend.searches.run(partial(backend.audit.read, domain))
     return JSONResponse({"status": "success", "domain": domain, "changes": [asdict(change) for change in changes]})
 

@@ -14,7 +14,6 @@ from matchers.enrol import SOFT, Candidate, Enrolment, Refused, Remark, enrol, e
 from matchers.names import person_name
 from matchers.people import Census, KnownFace, Removed, census, delete_face, delete_person, folded, rename_person
 from server.backend import Backend, enter_domain
-from server.domains import require_domain
 from server.errors import ApiError
 from server.presence import while_there
 from server.upload import Upload, read_json, read_pictures
@@ -55,7 +54,7 @@ class Person(HTTPEndpoint):
         backend, domain = enter_domain(request, "enrol")
         person, allow = _person(request), _allowed(request)
         backend.inference.check_room()
-        await backend.searches.run(partial(require_domain, backend.stores, domain))
+        await backend.searches.run(partial(backend.stores.require, domain))
         with backend.intake.upload() as incoming:
             limit = backend.engine.limits.max_bytes
             uploads = await read_pictures(request, incoming, limit, backend.upload_timeout)
@@ -89,7 +88,7 @@ class Person(HTTPEndpoint):
         if not isinstance(name, str) or not isinstance(merge, bool) or body.keys() - {"person", "merge"}:
             raise ApiError(422, "invalid_body", 'Send {"person": "new name"}, and "merge": true to join two people.')
         name = person_name(name)
-        await backend.searches.run(partial(require_domain, backend.stores, domain))
+        await backend.searches.run(partial(backend.stores.require, domain))
         await backend.writes.run(partial(rename_person, backend.stores, domain, person, name, merge=merge))
         everybody = await backend.searches.run(partial(census, backend.stores, domain))
         return JSONResponse(_person_body(backend, everybody, name))
@@ -98,7 +97,7 @@ class Person(HTTPEndpoint):
         """Delete a person with every trace, in both stores."""
         backend, domain = enter_domain(request, "enrol")
         person = _person(request)
-        await backend.searches.run(partial(require_domain, backend.stores, domain))
+        await backend.searches.run(partial(backend.stores.require, domain))
         removed = await backend.writes.run(partial(delete_person, backend.stores, domain, person))
         return JSONResponse(_removed_body(person, removed))
 
@@ -110,7 +109,7 @@ class Face(HTTPEndpoint):
         """Delete one face with every trace, in both stores."""
         backend, domain = enter_domain(request, "enrol")
         person, face = _person(request), request.path_params["face"]
-        await backend.searches.run(partial(require_domain, backend.stores, domain))
+        await backend.searches.run(partial(backend.stores.require, domain))
         removed = await backend.writes.run(partial(delete_face, backend.stores, domain, person, face))
         return JSONResponse(_removed_body(person, removed))
 

@@ -101,10 +101,10 @@ def require_domain(stores: Stores, domain: str) -> None:
         UnknownDomain: none does.
         StoreUnavailable: the PKL galleries do not, and pgvector does not answer.
     """
-    if stores.pkl.path(domain).exists():
-        return
-    if stores.pgvector is None or domain not in stores.pgvector.domains():
-        raise UnknownDomain(f"there is no domain {domain!r}; `python -m matchers status` lists those that there are")
+    try:
+        stores.require(domain)
+    except UnknownDomain as error:
+        raise UnknownDomain(f"{error}; `python -m matchers status` lists those that there are") from error
 
 
 def judge_of(stores: Stores, settings: Settings) -> Judge:
