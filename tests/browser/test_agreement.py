@@ -24,6 +24,8 @@ def test_figures_come_while_one_looks(open_tab: Any, service: Any, group_picture
         )
         chart.get_by_text("As a table").click()
         expect(chart.get_by_role("cell", name="100%").first).to_be_visible()
+        # So low that it scrolls, as it does after some minutes.
+        chart.locator(".chart-table").evaluate("table => { table.style.maxHeight = '3rem'; }")
         tab.examine("agreement-live-desktop")
 
 

@@ -12,7 +12,7 @@ const EDGE = { top: 10, right: 12, bottom: 24, left: 52 };
 export function chart(title, { say, range, bars = false, limit = () => null }) {
   const drawing = svg("svg", { class: "chart", role: "img", height: HEIGHT });
   const legend = h("ul", { class: "legend" });
-  const table = h("div", { class: "table-box chart-table" });
+  const table = h("div", { class: "table-box chart-table", tabindex: "0", role: "region", "aria-label": title });
   const numbers = h("details", { class: "fold small" }, h("summary", {}, _("As a table")), table);
   const element = h("figure", { class: "card chart-card" }, h("figcaption", {}, h("h2", {}, title)), drawing, legend, numbers);
   let shown = { moments: [], series: [] };
