@@ -16,7 +16,7 @@ from convert.errors import ConvertError
 from convert.fetch import Fetched, Options, fetch
 from convert.progress import Progress
 from models.catalog import load_catalog
-from models.commandline import finish
+from models.commandline import INTERRUPTED, fail, finish
 from models.errors import ModelError, SettingsError
 from models.presets import PRESETS, Changes, find_preset
 from models.settings import read_settings
@@ -114,18 +114,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except (ConvertError, ModelError, RuntimeFault, SettingsError) as error:
-        if getattr(options, "json", False):
-            print(json.dumps({"status": "error", "message": str(error)}, ensure_ascii=False))
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _fail(options, str(error))
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(f"error: {error}. Nothing was written; free space, or name another folder.", file=sys.stderr)
-        return 2
+        return _fail(options, f"{error}. Nothing was written; free space, or name another folder.")
     except KeyboardInterrupt:
         print("Interrupted. Run the same command again to go on.", file=sys.stderr)
-        return 130
+        return INTERRUPTED
+
+
+def _fail(options: argparse.Namespace, message: str) -> int:
+    return fail(message, 2, as_json=getattr(options, "json", False), said=f"error: {message}")
 
 
 def _add_fetch(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

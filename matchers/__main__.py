@@ -29,7 +29,7 @@ from matchers.folder import FolderError
 from matchers.html import ReportError
 from matchers.languages import UnknownLanguage
 from matchers.validation import ValidationError
-from models.commandline import finish
+from models.commandline import INTERRUPTED, fail, finish
 from models.errors import ModelError, SettingsError
 from models.settings import read_settings
 from runtime.errors import ImageError, RuntimeFault
@@ -75,23 +75,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         exit_status: int = args.run(args, read_settings())
     except _WRONG_INPUT as error:
-        return _fail(str(error), BAD_INPUT)
+        return _fail(args, str(error), BAD_INPUT)
     except SettingsError as error:
-        return _fail(f"a setting is wrong: {error}", BAD_INPUT)
+        return _fail(args, f"a setting is wrong: {error}", BAD_INPUT)
     except (MatcherError, RuntimeFault) as error:
-        return _fail(str(error), args.on_error)
+        return _fail(args, str(error), args.on_error)
     except BrokenPipeError:
         raise
     except OSError as error:
-        return _fail(f"{error.filename or 'input or output'}: {error.strerror}", args.on_error)
+        return _fail(args, f"{error.filename or 'input or output'}: {error.strerror}", args.on_error)
     except KeyboardInterrupt:
-        return _fail("stopped; run the same command again to go on", 130)
+        return _fail(args, "stopped; run the same command again to go on", INTERRUPTED)
     return exit_status
 
 
-def _fail(message: str, exit_status: int) -> int:
-    print(f"matchers: {message}", file=sys.stderr)
-    return exit_status
+def _fail(args: argparse.Namespace, message: str, exit_status: int) -> int:
+    return fail(message, exit_status, as_json=args.json, said=f"matchers: {message}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,7 @@ from rich.table import Table
 from models.builtin import BUILT_IN
 from models.card import card_or_none, load_card
 from models.catalog import load_catalog
-from models.commandline import finish
+from models.commandline import fail, finish
 from models.errors import ModelError, SettingsError
 from models.settings import read_settings
 from models.store import ModelStore, file_sha256, is_intact, recorded_sha256
@@ -43,10 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options, options.models_dir or read_settings().models_path)
     except (ModelError, SettingsError) as error:
-        if options.json:
-            print(json.dumps({"status": "error", "message": str(error)}, ensure_ascii=False))
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return fail(str(error), 2, as_json=options.json, said=f"error: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -43,6 +43,21 @@ def finish(main: Callable[[], int]) -> int:
     return status
 
 
+def fail(message: str, status: int, *, as_json: bool, said: str | None = None) -> int:
+    """Say why a command failed; returns ``status``.
+
+    With ``as_json`` standard output gets one object, as it does for a success, so that a script need not read English.
+
+    Args:
+        message: why, for scripts.
+        said: the line for people, on standard error (default: ``message``).
+    """
+    if as_json:
+        print(json.dumps({"status": "error", "message": message}, ensure_ascii=False))
+    print(said or message, file=sys.stderr)
+    return status
+
+
 def _escape(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error

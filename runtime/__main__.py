@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from models.commandline import finish
+from models.commandline import fail, finish
 from models.errors import ModelError, SettingsError
 from models.settings import read_settings
 from runtime.engine import open_engine
@@ -42,13 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         engine = open_engine(settings)
         found = profile(engine, args.picture.read_bytes(), args.repeat, args.parallel)
     except SettingsError as error:
-        return _fail(f"a setting is wrong: {error}")
+        message = f"a setting is wrong: {error}"
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}")
+        message = f"{error.filename}: {error.strerror}"
     except (ImageError, ModelError, RuntimeFault) as error:
-        return _fail(str(error))
-    print(json.dumps(found.to_dict(), indent=1) if args.json else found.table())
-    return 0
+        message = str(error)
+    else:
+        print(json.dumps(found.to_dict(), indent=1) if args.json else found.table())
+        return 0
+    return fail(message, BAD_INPUT, as_json=args.json)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -86,11 +88,6 @@ def _count(text: str) -> int:
 
 def _count_or_none(text: str) -> int:
     return 0 if text == "0" else _count(text)
-
-
-def _fail(message: str) -> int:
-    print(message, file=sys.stderr)
-    return BAD_INPUT
 
 
 if __name__ == "__main__":

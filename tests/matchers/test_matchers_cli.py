@@ -251,10 +251,14 @@ def test_wrong_input_is_one_clear_line(run: Run, tmp_path: Path, arguments: tupl
     (tmp_path / "text.jpg").write_text("this is no picture")
     cv2.imwrite(str(tmp_path / "wall.png"), np.full((100, 100, 3), 90, np.uint8))
     status, out, err = run(*arguments)
-    assert (status, out) == (2, "")
+    assert status == 2
     assert complaint in err
     assert err.startswith("matchers: ")
     assert err.count("\n") == 1
+    if "--json" in arguments:
+        assert json.loads(out) == {"status": "error", "message": err.removeprefix("matchers: ").rstrip()}
+    else:
+        assert out == ""
 
 
 def test_missing_models_and_wrong_settings_are_one_clear_line(
