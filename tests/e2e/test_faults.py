@@ -106,7 +106,8 @@ class World:
     def all_connections_taken(self) -> Iterator[None]:
         """Others hold every connection that PostgreSQL has for ordinary users."""
         url = self.environment["DATABASE_URL"]
-        theirs = "FROM pg_stat_activity WHERE application_name = 'face-service'"
+        # A connection that was being opened when the service was paused has no name yet, and keeps its place.
+        theirs = "FROM pg_stat_activity WHERE application_name = 'face-service' OR state = 'starting'"
         reserved = "name IN ('superuser_reserved_connections', 'reserved_connections')"
         limit = f"SELECT setting::int - (SELECT sum(setting::int) FROM pg_settings WHERE {reserved}) FROM pg_settings"
         with ExitStack() as held, psycopg.connect(self.admin, autocommit=True) as admin:
@@ -117,8 +118,7 @@ class World:
             service = psutil.Process(self.service.process.pid)
             while others < places[0] - 1:
                 assert time.monotonic() < deadline, f"others hold {others} connections of {places[0] - 1}"
-                # Else it would come back into its place before others do. What it was about to open when it was paused
-                # can only be cut off once it is open: the next time.
+                # Else it would come back into its place before others do.
                 service.suspend()
                 try:
                     admin.execute(f"SELECT pg_terminate_backend(pid, 1000) {theirs}")
