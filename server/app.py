@@ -186,10 +186,11 @@ async def _beat(measured: Metrics) -> None:
 
 
 def _end(backend: Backend, close: Callable[[], None] | None) -> None:
-    backend.jobs.close()
-    backend.inference.close()
-    backend.searches.close()
-    backend.writes.close()
-    backend.recorder.close()
-    if close is not None:
-        close()
+    """Close what the application opened; what fails keeps nothing after it open."""
+    with contextlib.ExitStack() as stack:
+        if close is not None:
+            stack.callback(close)
+        stack.callback(backend.recorder.close)
+        for pool in (backend.writes, backend.searches, backend.inference):
+            stack.callback(pool.close)
+        stack.callback(backend.jobs.close)

@@ -11,13 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from matchers.commands.base import OK, PARTIAL, Commands, InputError, add_command, opened, print_json, progress_bar
-from matchers.errors import UnknownDomain
 from matchers.evaluation import Evaluation, Plan, evaluate
 from matchers.evaluation_page import as_json, as_page, identification_rows, verification_rows
 from matchers.html import prepare, write
 from matchers.names import domain_name
 from matchers.preferences import default_threshold, domain_threshold, open_preferences
-from matchers.service import Stores
 from models.settings import Settings
 from runtime.engine import FaceEngine, open_engine
 
@@ -81,16 +79,8 @@ def _evaluate(args: argparse.Namespace, settings: Settings) -> int:
     if not args.write_threshold:
         return _run(args, settings, open_engine(settings), plan)
     with opened(settings) as (engine, stores):
-        _check_domain(stores, domain_name(args.domain))
+        stores.require(domain_name(args.domain))
         return _run(args, settings, engine, plan)
-
-
-def _check_domain(stores: Stores, domain: str) -> None:
-    known = set(stores.pkl.domains())
-    if domain not in known and stores.pgvector is not None:
-        known.update(stores.pgvector.domains())
-    if domain not in known:
-        raise UnknownDomain(f"there is no domain {domain!r}; there are: {', '.join(sorted(known)) or 'none'}")
 
 
 def _run(args: argparse.Namespace, settings: Settings, engine: FaceEngine, plan: Plan) -> int:

@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 
+from matchers.dual import Outcome
 from matchers.preferences import open_preferences
 from matchers.service import Stores
 from models.settings import Settings
@@ -215,6 +216,20 @@ def test_not_ready_before_start_and_after_the_end(
         app.state.ready = False
         refused(opened.get("/health/ready"), 503, "not_ready")
         assert not closed
+    assert closed == [True]
+
+
+def test_what_cannot_be_closed_keeps_nothing_after_it_open(
+    pkl_settings: Settings, engine: FaceEngine, stores: Stores, serve: Any
+) -> None:
+    closed = []
+    app = create_app(pkl_settings, engine, stores, lambda: closed.append(True))
+    backend = app.state.backend
+    with serve(app):
+        # The end of the recorder writes what waits; such a time cannot be written.
+        backend.recorder.close()
+        unheard = Outcome("dual", [[]], None, None, {}, compared=True)
+        backend.recorder.record(unheard, "office", 0.5, object())  # type: ignore[arg-type]
     assert closed == [True]
 
 
