@@ -64,6 +64,9 @@ def prepared(model: Path, provider: str, *, bf16: bool = False) -> Iterator[Path
 
     The CPU provider's kernels run some graphs faster; with ``bf16`` some lose less. Where no copy can be written,
     faster graphs are gone without, and the log says so.
+
+    Raises:
+        ProviderError: no copy can be written, and ``bf16`` needs one.
     """
     graph = None
     if model.stat().st_size and ((provider == CPU and has_rectifiers(model)) or bf16):
@@ -77,7 +80,10 @@ def prepared(model: Path, provider: str, *, bf16: bool = False) -> Iterator[Path
             onnx.save(graph, copy)
         except OSError as error:
             if bf16:
-                raise
+                raise ProviderError(
+                    f"INFERENCE_PRECISION=bf16 needs a copy of {model}, which the folder for temporary files does not "
+                    f"take: {error}. Make room there, let TMPDIR name another folder, or set INFERENCE_PRECISION=fp32."
+                ) from error
             logger.warning("%s runs slower than it could, no copy of it could be written: %s", model, error)
             copy = model
         del graph

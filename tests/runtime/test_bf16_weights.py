@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -144,6 +146,23 @@ def test_the_prepared_embedder_keeps_its_cosines_when_all_its_products_are_in_bf
         cosines = (directions(rounding(onnx.load(file)), feeds) * expected).sum(axis=1)
     assert cosines.mean() > 0.99993
     assert cosines.min() > 0.9999
+
+
+def test_a_full_folder_of_temporary_files_is_said_to_be_that(models_dir: Path) -> None:
+    """The limit says that no file of more than 100 kB can be written."""
+    program = (
+        "import resource, signal, sys\nfrom pathlib import Path\n"
+        "from runtime.errors import ProviderError\n"
+        "from runtime.providers import OPENVINO, SessionOptions\nfrom runtime.session import SharedSession\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n    SharedSession(Path(sys.argv[1]), OPENVINO, SessionOptions(bf16=True))\n"
+        "except ProviderError as error:\n    print(error)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(models_dir / "sface.onnx")], capture_output=True, text=True, check=True
+    )
+    assert "the folder for temporary files does not take" in ran.stdout
 
 
 def test_the_file_itself_is_opened_in_float32(models_dir: Path) -> None:
