@@ -50,7 +50,8 @@ def read_npz(file: IO[bytes]) -> Records:
         GalleryError: it is damaged or hostile, or holds other arrays than DeepFace's.
     """
     try:
-        columns = {name: _array(name, data) for name, data in _members(file)}
+        most = os.fstat(file.fileno()).st_size
+        columns = {name: _array(name, data, most) for name, data in _members(file)}
     except (OSError, OverflowError) as error:
         raise GalleryError("it is a damaged .npz file") from error
     missing = [name for name in _COLUMNS if name not in columns]
@@ -121,7 +122,8 @@ def _left(file: IO[bytes]) -> int:
     return os.fstat(file.fileno()).st_size - file.tell()
 
 
-def _array(name: str, data: bytes) -> npt.NDArray[Any]:
+def _array(name: str, data: bytes, most: int) -> npt.NDArray[Any]:
+    """``most``: how many empty texts a column may have, since other columns hold a byte and more for each."""
     if data[:6] != _MAGIC or data[6:8] not in {b"\x01\x00", b"\x02\x00", b"\x03\x00"}:
         raise GalleryError(f"its member {name!r} is no array")
     start = 10 if data[6] == 1 else 12
@@ -131,7 +133,7 @@ def _array(name: str, data: bytes) -> npt.NDArray[Any]:
         raise GalleryError(f"its column {name!r} is not made of numbers or text; nothing of it was run")
     dtype = np.dtype(match["type"].decode())
     shape = tuple(int(side) for side in match["shape"].replace(b" ", b"").split(b",") if side)
-    if math.prod(shape) * dtype.itemsize != len(data) - start - size:
+    if math.prod(shape) * dtype.itemsize != len(data) - start - size or math.prod(shape) > most:
         raise GalleryError(f"its column {name!r} has another length than it says")
     if dtype.itemsize == 0:
         return np.zeros(shape, dtype)

@@ -302,6 +302,10 @@ NPZ: dict[str, Callable[[Path], bytes]] = {
     "shape of a billion": lambda _: with_member("embedding", array_file(shaped(10**9))),
     "shape beyond all numbers": lambda _: with_member("embedding", array_file(shaped("9" * 4000))),
     "a billion empty texts": lambda _: with_member("identity", array_file(shaped(10**9, "<U0"))),
+    "more empty texts than fit anywhere": lambda _: with_member("hash", array_file(shaped("9" * 12, "<U0"))),
+    "empty texts in two dimensions": lambda _: with_member(
+        "hash", array_file(shaped(0, "<U0").replace("(0,", f"({'9' * 12}, {'9' * 12}"))
+    ),
     "structured type": lambda _: saved(hash=np.zeros(3, [("a", "f8")])),
     "void type": lambda _: saved(hash=np.zeros(3, "V8")),
     "compressed": lambda _: saved(np.savez_compressed),
