@@ -31,6 +31,11 @@ class Detections:
     scores: FloatArray
     areas: FloatArray | None = None
 
+    @classmethod
+    def none(cls) -> Detections:
+        """No face."""
+        return cls(np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32))
+
     def __len__(self) -> int:
         return int(self.scores.shape[0])
 

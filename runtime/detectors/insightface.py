@@ -36,6 +36,8 @@ class InsightFaceDetector:
         self._class = getattr(package.model_zoo, _CLASSES[self.card.family])
         self._sizes = package.app.face_analysis.DEFAULT_DET_SIZES
         self._own = threading.local()
+        fixed = getattr(self._network(), "static_input_size", None)
+        self._least = min(fixed or [side for size in self._sizes for side in size])
         if not getattr(self._network(), "use_kps", True):
             raise CardError(f"{session.path} gives no landmarks, and faces are aligned by them: take a `_kps` network.")
 
@@ -44,6 +46,10 @@ class InsightFaceDetector:
 
     def detect(self, image: ImageArray) -> Detections:
         """Faces of ``image`` ((h, w, 3) uint8 BGR), largest score first; boxes may reach over the picture's edges."""
+        short, long = sorted(image.shape[:2])
+        if short * self._least < long:
+            # Scaled to the smallest input nothing would be left of the short side, which the package does not expect.
+            return Detections.none()
         found, landmarks = self._network().detect(image)
         corners = np.asarray(found, np.float32).reshape(-1, 5)
         points = np.asarray(landmarks if landmarks is not None else [], np.float32).reshape(-1, 5, 2)

@@ -46,6 +46,8 @@ class RetinaFaceResNet50:
     def detect(self, image: ImageArray) -> Detections:
         """Faces of ``image`` ((h, w, 3) uint8 BGR), largest score first, in whole pixels as DeepFace has them."""
         framed, left, top = with_border(image)
+        if is_sliver(framed):
+            return Detections.none()
         scaled, scale = resize(framed)
         outputs = self.session.run({self.session.inputs[0]: as_batch(scaled[None], self.card)})
         corners, landmarks, scores = decode(outputs, (scaled.shape[1], scaled.shape[0]), scale)
@@ -64,6 +66,12 @@ def resize(image: ImageArray) -> tuple[ImageArray, float]:
     if scale == 1.0:
         return image, scale
     return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR), np.uint8), scale
+
+
+def is_sliver(image: ImageArray) -> bool:
+    """Whether a side is so short that resizing leaves nothing of it."""
+    short, long = sorted(image.shape[:2])
+    return bool(np.round(short * min(SHORT_SIDE / short, LONG_SIDE / long)) < 1)
 
 
 def decode(

@@ -68,6 +68,12 @@ def test_boxes_and_landmarks_equal_those_of_face_analysis(pair: tuple, pictures:
     assert total >= 28
 
 
+def test_a_picture_so_narrow_that_nothing_of_it_would_be_left_holds_no_face(pair: tuple) -> None:
+    detector, _ = pair
+    for shape in ((1, 2000, 3), (2000, 1, 3), (2, 255, 3), (1, 1, 3)):
+        assert len(detector.detect(np.zeros(shape, np.uint8))) == 0
+
+
 def test_32_threads_get_what_one_gets(pair: tuple, pictures: list[ImageArray]) -> None:
     detector, _ = pair
     some = pictures[::4]

@@ -88,6 +88,12 @@ def test_whole_pixels_and_areas_beyond_the_edges(detector: RetinaFaceResNet50, g
     assert (framed.shape, left, top) == ((400, 600, 3), 150, 100)
 
 
+def test_a_picture_so_narrow_that_nothing_of_it_would_be_left_holds_no_face(detector: RetinaFaceResNet50) -> None:
+    for shape in ((1, 4000, 3), (4000, 1, 3), (3, 20_000, 3)):
+        found = detector.detect(np.zeros(shape, np.uint8))
+        assert (len(found), found.boxes.shape, found.landmarks.shape) == (0, (0, 4), (0, 5, 2))
+
+
 def test_threads_get_what_one_gets(detector: RetinaFaceResNet50, group_picture: Path) -> None:
     image = read(group_picture.read_bytes())
     pictures = [image[:120, :width] for width in (100, 110)]
