@@ -141,10 +141,15 @@ def load_weights(model: Any, weights: Sequence[LayerWeights], source: str) -> No
             f"{source} does not hold DeepFace's ArcFace (ResNet-34): it has {len(weights)} layers with weights, "
             f"{len(wanted)} are needed."
         )
-    if any(not np.isfinite(array).all() for given in weights for array in given.arrays):
+    if not all(are_finite(array) for given in weights for array in given.arrays):
         raise WeightsError(f"{source} holds weights that are not finite numbers. Get it again.")
     for layer, given in zip(wanted, weights, strict=True):
         layer.set_weights(list(given.arrays))
+
+
+def are_finite(array: npt.NDArray[Any]) -> bool:
+    """Whether an array of a file holds finite numbers and nothing else."""
+    return array.dtype.kind in "fiu" and bool(np.isfinite(array).all())
 
 
 def _arrays(group: Any) -> tuple[npt.NDArray[Any], ...]:

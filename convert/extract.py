@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import zipfile
+import zlib
 from pathlib import Path
 
 from convert.errors import FetchError
@@ -25,7 +26,8 @@ def read_member(archive: Path, member: str) -> bytes:
             return file.read(info)
     except KeyError as error:
         raise FetchError(f"{archive.name} holds no file {member}.") from error
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        # A RuntimeError is an encrypted member or an unknown compression.
         raise FetchError(f"{archive.name} cannot be read as a zip archive: {error}.") from error
 
 
@@ -37,7 +39,8 @@ def read_literal(source: bytes, variable: str) -> bytes:
     """
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        # What is nested too deep for the parser is told as a lack of memory.
         raise FetchError(f"The Python file that should hold {variable} cannot be parsed: {error}.") from error
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else []

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.errors import WeightsError
-from convert.weights import Kind, open_hdf5
-
-MAX_CONFIG_BYTES = 64 * 1024**2
+from convert.weights import DAMAGED_ZIP, Kind, json_member, open_hdf5
 
 _RUN_CODE = frozenset(
     {
@@ -70,11 +68,9 @@ def _read(path: Path, kind: Kind) -> tuple[Any, str]:
                 config, version = file.attrs["model_config"], file.attrs.get("keras_version", "2")
                 return json.loads(config), version.decode() if isinstance(version, bytes) else str(version)
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo("config.json").file_size > MAX_CONFIG_BYTES:
-                raise WeightsError(f"{path} is no Keras model: its configuration is over {MAX_CONFIG_BYTES:,} bytes.")
-            about = json.loads(archive.read("metadata.json")) if "metadata.json" in archive.namelist() else {}
-            return json.loads(archive.read("config.json")), str(about.get("keras_version", "3"))
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile, AttributeError) as error:
+            about = json_member(archive, "metadata.json") if "metadata.json" in archive.namelist() else {}
+            return json_member(archive, "config.json"), str(about.get("keras_version", "3"))
+    except (*DAMAGED_ZIP, AttributeError) as error:
         raise WeightsError(f"{path} is a damaged Keras model: {str(error)[:200]}. Get it again.") from error
 
 

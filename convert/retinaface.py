@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from convert.arcface import LayerWeights
+from convert.arcface import LayerWeights, are_finite
 from convert.errors import WeightsError
 
 Array = npt.NDArray[Any]
@@ -103,16 +103,22 @@ def check_weights(weights: Sequence[LayerWeights], source: str, divisor: int = 1
         arrays = found.get(name)
         if arrays is None:
             raise WeightsError(f"{source} does not hold retina-face's RetinaFace: the layer {name} is missing.")
-        if arrays[0].shape != shape or (len(shape) == 1 and len(arrays) != 4):
+        wanted = [shape] * 4 if len(shape) == 1 else [shape, shape[-1:]][: max(len(arrays), 1)]
+        given = [array.shape for array in arrays]
+        if given != wanted:
             raise WeightsError(
-                f"{source} does not hold retina-face's RetinaFace: the layer {name} has weights of {arrays[0].shape}, "
-                f"{shape} is needed."
+                f"{source} does not hold retina-face's RetinaFace: the layer {name} has weights of {_listed(given)}, "
+                f"{_listed(wanted)} is needed."
             )
-        if any(not np.isfinite(array).all() for array in arrays):
+        if not all(are_finite(array) for array in arrays):
             raise WeightsError(f"{source} holds weights that are not finite numbers (layer {name}). Get it again.")
     if extra := sorted(set(found) - set(expected)):
         raise WeightsError(f"{source} does not hold retina-face's RetinaFace: it has a layer {extra[0]} more.")
     return found
+
+
+def _listed(shapes: Sequence[Shape]) -> str:
+    return " and ".join(map(str, dict.fromkeys(shapes)))
 
 
 def build_retinaface(weights: Mapping[str, Sequence[Array]]) -> onnx.ModelProto:

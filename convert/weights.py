@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,13 @@ class Kind(StrEnum):
     TFLITE = "a TensorFlow Lite model (.tflite)"
     ONNX = "an ONNX network"
 
+
+MAX_JSON_BYTES = 64 * 1024**2
+"""What a ``.keras`` file may say about its model."""
+
+# A RuntimeError is an encrypted member, an unknown compression, or JSON nested too deep.
+DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError, ValueError)
+"""What reading a damaged or hostile zip archive raises."""
 
 RETINAFACE_LAYER = "face_rpn_cls_score_stride32"
 """A layer by whose name weights of RetinaFace are known."""
@@ -103,11 +111,21 @@ def _zip_kind(path: Path) -> Kind:
     try:
         with zipfile.ZipFile(path) as archive:
             if {"config.json", "model.weights.h5"} <= set(archive.namelist()):
-                json.loads(archive.read("config.json"))
+                json_member(archive, "config.json")
                 return Kind.KERAS_MODEL
-    except (zipfile.BadZipFile, ValueError, KeyError) as error:
+    except DAMAGED_ZIP as error:
         raise WeightsError(f"{path} is a damaged .keras file: {error}. Get it again.") from error
     raise WeightsError(f"{path} is a zip archive, but no .keras model: it has no config.json. {_ADVICE}")
+
+
+def json_member(archive: zipfile.ZipFile, name: str) -> Any:
+    """What a member of a ``.keras`` file says.
+
+    Raises one of :data:`DAMAGED_ZIP`: it is not there, cannot be read, is no JSON, or too long.
+    """
+    if archive.getinfo(name).file_size > MAX_JSON_BYTES:
+        raise ValueError(f"{name} has more than {MAX_JSON_BYTES:,} bytes")
+    return json.loads(archive.read(name))
 
 
 def _is_onnx(path: Path) -> bool:

