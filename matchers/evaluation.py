@@ -247,6 +247,8 @@ def _verify(table: _Distances, threshold: float) -> Verification:
         accuracy * size / (size + table.failed[int(fold)])
         for accuracy, size, fold in zip(folds.accuracies, sizes, np.unique(table.folds), strict=True)
     ]
+    # Of a fold in which every pair failed nothing is right.
+    right += [0.0] * len(table.failed.keys() - {int(fold) for fold in table.folds})
     curve = roc(genuine, impostor)
     return Verification(
         genuine=len(genuine),

@@ -38,22 +38,27 @@ def run_there(
         token: goes into the header ``Authorization``; "" for none.
 
     Raises:
-        ValidationError: the server cannot be reached, refuses, or searches the domain in one store only.
+        ValidationError: the server cannot be reached, refuses, is another kind of server, or searches the domain in one
+            store only; or the token can be none.
     """
     import httpx  # noqa: PLC0415
 
+    if not (token.isascii() and token.isprintable()):
+        # The package's own message would quote it.
+        raise ValidationError("the token holds a line end or another character that no header can hold")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT) as client:
             described = _get(client, f"/domains/{domain}")
             if described is None:
                 raise ValidationError(f"{url} knows no domain {domain!r}, or is too old to describe it.")
+            threshold = _threshold(described)
             differences = _get(client, f"/domains/{domain}/differences", optional=True)
             answers = []
             for done, image in enumerate(images, start=1):
                 answers.append(_ask(client, domain, image))
                 progress(done, len(images))
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise ValidationError(f"{url} cannot be asked: {error or type(error).__name__}") from error
     if not any(answer.compared for answer in answers) and any(not answer.problem for answer in answers):
         raise ValidationError(
@@ -65,7 +70,7 @@ def run_there(
         domain=domain,
         where=url,
         models="",
-        threshold=float(described["threshold"]),
+        threshold=threshold,
         differences=total,
         in_pkl=None if missing is None else _Without(missing["pkl"]),
         in_pgvector=None if missing is None else _Without(missing["pgvector"]),
@@ -94,6 +99,13 @@ def _missing(body: Mapping[str, Any]) -> tuple[dict[str, frozenset[str]], int]:
         return lacking, int(body.get("total", len(listed)))
     except (KeyError, TypeError, ValueError) as error:
         raise ValidationError(f"the server's list of differences cannot be read: {error!r}") from error
+
+
+def _threshold(body: Mapping[str, Any]) -> float:
+    try:
+        return float(body["threshold"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValidationError(f"what the server says of the domain cannot be read: {error!r}") from error
 
 
 def _get(client: httpx.Client, path: str, *, optional: bool = False) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import stat
 import time
 from collections.abc import Callable
@@ -137,7 +138,7 @@ def test_a_threshold_is_recommended_only_where_the_pairs_show_it_and_then_writte
         "evaluate", "--images", lfw, "--domain", "nowhere", "--fmr", "0.1", "--write-threshold", "--report", "r"
     )
     assert status == 2
-    assert "office" in err
+    assert "there is no domain 'nowhere'" in err
 
 
 def test_a_recommendation_is_what_a_loop_finds() -> None:
@@ -184,3 +185,24 @@ def test_pairs_of_other_pictures_are_no_figures(engine: FaceEngine, lfw: Path, t
     (tmp_path / "pairs.txt").write_text("1\nzoe 1 2\nzoe 1 eve 2\n")
     with pytest.raises(EvaluationError, match="2 name a picture that is not there"):
         evaluate(engine, Plan(lfw, tmp_path / "pairs.txt", False, None), 0.5, time.perf_counter)
+
+
+def test_a_fold_of_failed_pairs_alone_counts_as_wrong(engine: FaceEngine, lfw: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    shutil.copytree(lfw, images)
+    (images / "zoe").mkdir()
+    for number in (1, 2):
+        cv2.imwrite(str(images / "zoe" / f"zoe_000{number}.png"), np.zeros((112, 112, 3), np.uint8))
+    names = sorted({path.stem.rpartition("_")[0] for path in lfw.rglob("*.*") if path.stem.endswith("_0002")})
+    amy, bob = names[:2]
+    one = f"{amy}\t1\t2\n{amy}\t1\t{bob}\t1\n"
+    (tmp_path / "one.txt").write_text(f"1\n{one}")
+    (tmp_path / "two.txt").write_text(f"2\t1\n{one}zoe\t1\t2\nzoe\t1\t{bob}\t1\n")
+    alone, both = (
+        evaluate(engine, Plan(images, tmp_path / name, False, None), 0.5, time.perf_counter).verification
+        for name in ("one.txt", "two.txt")
+    )
+    assert alone is not None
+    assert both is not None
+    assert (both.failed, both.genuine, both.impostor) == (2, 1, 1)
+    assert both.accuracy_all == pytest.approx(alone.accuracy_all / 2)

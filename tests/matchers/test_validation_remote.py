@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from matchers.validation import Image, ValidationError
-from matchers.validation_remote import _excused, _missing, _read
+from matchers.validation_remote import _excused, _missing, _read, run_there
 
 IMAGE = Image("amy/1.jpg", Path("amy/1.jpg"), "amy")
 
@@ -64,3 +67,42 @@ def test_differences_are_counted_in_full_though_listed_in_part() -> None:
     assert (lacking, total) == ({"pkl": frozenset(), "pgvector": frozenset({"a"})}, 1500)
     with pytest.raises(ValidationError):
         _missing({"differences": [1]})
+
+
+class _SomethingElse(BaseHTTPRequestHandler):
+    """Answers everything with an empty JSON object."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_arguments: object) -> None:
+        """Nothing to standard error."""
+
+
+@pytest.fixture
+def something_else() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _SomethingElse) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def _nothing(_done: int, _total: int) -> None:
+    pass
+
+
+def test_a_server_that_does_not_describe_the_domain_is_named(something_else: str) -> None:
+    with pytest.raises(ValidationError, match="threshold"):
+        run_there(something_else, "", "office", [], _nothing, leave_one_out=True)
+
+
+@pytest.mark.parametrize("token", ["key-7531\nkey-7532", "key-7531\u20ac"])
+def test_a_token_that_no_header_can_hold_is_not_told(something_else: str, token: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        run_there(something_else, token, "office", [], _nothing, leave_one_out=True)
+    assert "key-753" not in str(caught.value)
