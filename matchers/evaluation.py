@@ -243,7 +243,7 @@ def _verify(table: _Distances, threshold: float) -> Verification:
     genuine, impostor = table.distances[table.same], table.distances[~table.same]
     folds = fold_accuracy(table.distances, table.same, table.folds)
     sizes = [np.count_nonzero(table.folds == fold) for fold in np.unique(table.folds)]
-    right = [
+    right: list[float] = [
         accuracy * size / (size + table.failed[int(fold)])
         for accuracy, size, fold in zip(folds.accuracies, sizes, np.unique(table.folds), strict=True)
     ]
