@@ -9,11 +9,11 @@ import tempfile
 from importlib.util import find_spec
 from typing import IO, Final, Literal
 
-from matchers.errors import GalleryError, GalleryFileError
+from matchers.errors import GalleryError, GalleryFileError, StoreUnavailable
 from matchers.npz import read_npz
 from matchers.records import Records
 
-NO_PYARROW, OTHER, DAMAGED = 3, 4, 5
+NO_PYARROW, OTHER, DAMAGED, NO_ROOM = 3, 4, 5, 6
 """Exit statuses of ``matchers.arrow_child``."""
 
 _SECONDS: Final = 60.0
@@ -45,6 +45,7 @@ def read_arrow(file: IO[bytes], kind: Literal["parquet", "feather"]) -> Records:
     Raises:
         NoPyarrow: the package is not installed.
         GalleryError: the file is damaged or hostile, or holds other columns than DeepFace's.
+        StoreUnavailable: the folder for temporary files takes no copy of it.
     """
     check_pyarrow()
     file.seek(0)
@@ -69,6 +70,11 @@ def read_arrow(file: IO[bytes], kind: Literal["parquet", "feather"]) -> Records:
             check_pyarrow()
         if done.returncode == OTHER:
             raise GalleryError(done.stderr.decode("utf-8", "replace").strip()[-500:])
+        if done.returncode == NO_ROOM:
+            raise StoreUnavailable(
+                "the folder for temporary files takes no copy of the gallery file: make room there, or let TMPDIR name "
+                "another folder"
+            )
         if done.returncode:
             raise GalleryError("it is damaged, or needs far more memory than its size explains")
         result.seek(0)

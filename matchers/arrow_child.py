@@ -5,6 +5,7 @@ A process of its own, with little memory: Arrow's readers are written in C++ and
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import sys
@@ -12,10 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from matchers.arrow import DAMAGED, NO_PYARROW, OTHER
+from matchers.arrow import DAMAGED, NO_PYARROW, NO_ROOM, OTHER
 
 _TEXTS: Final = ("identity", "hash")
 _PIXELS: Final = ("target_x", "target_y", "target_w", "target_h")
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAX_TEXT: Final = 4096
 # What Python, numpy and Arrow need for themselves, and how many times the file's size its columns may need.
 _BASE_BYTES: Final = 200 * 2**20
@@ -45,7 +47,10 @@ def main(kind: str) -> int:
     except _Other as error:
         print(error, file=sys.stderr)
         return OTHER
-    except (pa.ArrowException, ValueError, OverflowError, OSError, MemoryError):
+    except OSError as error:
+        # Arrow's own errors of this kind have no number.
+        return NO_ROOM if error.errno in _FULL else DAMAGED
+    except (pa.ArrowException, ValueError, OverflowError, MemoryError):
         return DAMAGED
     return 0
 

@@ -141,6 +141,17 @@ def test_a_threshold_is_recommended_only_where_the_pairs_show_it_and_then_writte
     assert "there is no domain 'nowhere'" in err
 
 
+def test_a_pgvector_that_cannot_be_opened_is_no_unknown_domain(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "images").mkdir()
+    monkeypatch.setenv("VECTOR_DB_ENABLED", "true")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://:port")
+    asked = ("evaluate", "--images", "images", "--fmr", "0.1", "--domain", "office", "--write-threshold")
+    _, _, err = run(*asked, "--report", "r")
+    assert "DATABASE_URL must look like" in err.splitlines()[-1]
+
+
 def test_a_recommendation_is_what_a_loop_finds() -> None:
     random = np.random.default_rng(3)
     rows = random.standard_normal((60, 8)).astype(np.float32)

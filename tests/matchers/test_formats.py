@@ -203,6 +203,26 @@ def test_without_pyarrow_parquet_and_feather_say_what_to_install() -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
 
 
+def test_a_full_folder_of_temporary_files_is_no_damage(tmp_path: Path) -> None:
+    """The limit says that no file of more than 100 bytes can be written."""
+    path = tmp_path / "g.parquet"
+    path.write_bytes(as_parquet(table()))
+    program = """
+        import resource, sys
+        from matchers.errors import StoreUnavailable
+        from matchers.formats import read_records
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        try:
+            with open(sys.argv[1], "rb") as file:
+                read_records(file, "parquet")
+        except StoreUnavailable as error:
+            assert "TMPDIR" in str(error)
+        else:
+            raise SystemExit("it was read")
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(path)], check=True, timeout=60)
+
+
 def columns(count: int = 3) -> dict[str, Any]:
     return {
         "embedding": np.arange(1.0, 2 * count + 1).reshape(count, 2),
