@@ -146,7 +146,7 @@ def test_a_pgvector_that_cannot_be_opened_is_no_unknown_domain(
 ) -> None:
     (tmp_path / "images").mkdir()
     monkeypatch.setenv("VECTOR_DB_ENABLED", "true")
-    monkeypatch.setenv("DATABASE_URL", "postgresql://:port")
+    monkeypatch.setenv("DATABASE_URL", "nonsense")
     asked = ("evaluate", "--images", "images", "--fmr", "0.1", "--domain", "office", "--write-threshold")
     _, _, err = run(*asked, "--report", "r")
     assert "DATABASE_URL must look like" in err.splitlines()[-1]
