@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convert.errors import WeightsError
-from convert.weights import open_hdf5
+from convert.weights import open_hdf5, readable
 
 STACKS = ((64, 3), (128, 4), (256, 6), (512, 3))
 """Filters and blocks of each stack; the first block of a stack halves the picture."""
@@ -81,17 +81,14 @@ def read_legacy_weights(path: Path) -> list[LayerWeights]:
     Raises:
         WeightsError: the file is damaged or not such a file.
     """
-    with open_hdf5(path) as file:
-        try:
-            root = file.get("model_weights", file)
-            found = []
-            for name in map(_text, root.attrs["layer_names"]):
-                group = root[name]
-                arrays = tuple(np.asarray(group[_text(inner)]) for inner in group.attrs["weight_names"])
-                if arrays:
-                    found.append(LayerWeights(name, arrays))
-        except (KeyError, OSError, TypeError, ValueError) as error:
-            raise WeightsError(f"{path} is a damaged Keras weights file: {str(error)[:200]}. Get it again.") from error
+    found = []
+    with readable(path, "Keras weights file"), open_hdf5(path) as file:
+        root = file.get("model_weights", file)
+        for name in map(_text, root.attrs["layer_names"]):
+            group = root[name]
+            arrays = tuple(np.asarray(group[_text(inner)]) for inner in group.attrs["weight_names"])
+            if arrays:
+                found.append(LayerWeights(name, arrays))
     return found
 
 
@@ -103,12 +100,9 @@ def read_layered_weights(path: Path, model: Any) -> list[LayerWeights]:
     Raises:
         WeightsError: the file is damaged.
     """
-    with open_hdf5(path) as file:
-        try:
-            root = file["layers"] if "layers" in file else file["_layer_checkpoint_dependencies"]
-            held = {name: _arrays(group) for name, group in root.items()}
-        except (KeyError, OSError, TypeError, ValueError, AttributeError) as error:
-            raise WeightsError(f"{path} is a damaged Keras weights file: {str(error)[:200]}. Get it again.") from error
+    with readable(path, "Keras weights file"), open_hdf5(path) as file:
+        root = file["layers"] if "layers" in file else file["_layer_checkpoint_dependencies"]
+        held = {name: _arrays(group) for name, group in root.items()}
     counts: Counter[str] = Counter()
     found = []
     for layer in model.layers:

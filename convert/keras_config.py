@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convert.errors import WeightsError
-from convert.weights import DAMAGED_ZIP, Kind, json_member, open_hdf5
+from convert.weights import Kind, json_member, open_hdf5, readable
 
 _RUN_CODE = frozenset(
     {
@@ -62,7 +62,7 @@ def keras_version(path: Path, kind: Kind) -> int:
 
 
 def _read(path: Path, kind: Kind) -> tuple[Any, str]:
-    try:
+    with readable(path, "Keras model"):
         if kind is Kind.LEGACY_MODEL:
             with open_hdf5(path) as file:
                 config, version = file.attrs["model_config"], file.attrs.get("keras_version", "2")
@@ -70,8 +70,6 @@ def _read(path: Path, kind: Kind) -> tuple[Any, str]:
         with zipfile.ZipFile(path) as archive:
             about = json_member(archive, "metadata.json") if "metadata.json" in archive.namelist() else {}
             return json_member(archive, "config.json"), str(about.get("keras_version", "3"))
-    except (*DAMAGED_ZIP, AttributeError) as error:
-        raise WeightsError(f"{path} is a damaged Keras model: {str(error)[:200]}. Get it again.") from error
 
 
 def _described(value: Any, layer: str) -> Iterator[tuple[Mapping[str, Any], str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +33,19 @@ class Kind(StrEnum):
 MAX_JSON_BYTES = 64 * 1024**2
 """What a ``.keras`` file may say about its model."""
 
-# A RuntimeError is an encrypted member, an unknown compression, or JSON nested too deep.
-DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError, ValueError)
-"""What reading a damaged or hostile zip archive raises."""
+# What readers of HDF5, zip and JSON raise for damaged and hostile files. A RuntimeError is a broken tree of HDF5, an
+# encrypted member, an unknown compression, or JSON nested too deep.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 RETINAFACE_LAYER = "face_rpn_cls_score_stride32"
 """A layer by whose name weights of RetinaFace are known."""
@@ -73,6 +85,22 @@ def recognise(path: Path) -> Kind:
     raise WeightsError(f"{path} holds no weights that are known: it begins with {head!r}. {_ADVICE}")
 
 
+@contextmanager
+def readable(path: Path, what: str) -> Iterator[None]:
+    """While ``path`` is read, by us or by HDF5 and zip.
+
+    Args:
+        what: it ought to be.
+
+    Raises:
+        WeightsError: in place of whatever these raise for a damaged file.
+    """
+    try:
+        yield
+    except _DAMAGED as error:
+        raise WeightsError(f"{path} is a damaged {what}: {str(error)[:200]}. Get it again.") from error
+
+
 def open_hdf5(path: Path) -> h5py.File:
     """The HDF5 file ``path``, open for reading.
 
@@ -93,7 +121,7 @@ def open_hdf5(path: Path) -> h5py.File:
 
 
 def _hdf5_kind(path: Path) -> Kind:
-    with open_hdf5(path) as file:
+    with readable(path, "Keras file"), open_hdf5(path) as file:
         if "model_config" in file.attrs:
             return Kind.LEGACY_MODEL
         if "layer_names" in file.attrs:
@@ -108,21 +136,15 @@ def _names_layer(file: h5py.File, name: str) -> bool:
 
 
 def _zip_kind(path: Path) -> Kind:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if {"config.json", "model.weights.h5"} <= set(archive.namelist()):
-                json_member(archive, "config.json")
-                return Kind.KERAS_MODEL
-    except DAMAGED_ZIP as error:
-        raise WeightsError(f"{path} is a damaged .keras file: {error}. Get it again.") from error
+    with readable(path, ".keras file"), zipfile.ZipFile(path) as archive:
+        if {"config.json", "model.weights.h5"} <= set(archive.namelist()):
+            json_member(archive, "config.json")
+            return Kind.KERAS_MODEL
     raise WeightsError(f"{path} is a zip archive, but no .keras model: it has no config.json. {_ADVICE}")
 
 
 def json_member(archive: zipfile.ZipFile, name: str) -> Any:
-    """What a member of a ``.keras`` file says.
-
-    Raises one of :data:`DAMAGED_ZIP`: it is not there, cannot be read, is no JSON, or too long.
-    """
+    """What a member of a ``.keras`` file says; to be called in :func:`readable`."""
     if archive.getinfo(name).file_size > MAX_JSON_BYTES:
         raise ValueError(f"{name} has more than {MAX_JSON_BYTES:,} bytes")
     return json.loads(archive.read(name))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from convert.__main__ import main
+from convert.arcface import read_layered_weights
 from convert.errors import WeightsError
 from convert.weights import Kind, recognise
 
@@ -79,3 +81,28 @@ def test_what_cannot_be_exported_is_said_and_nothing_is_written(
     assert main(["export", "--weights", str(path), "--output", str(output)]) == 2
     assert words in capsys.readouterr().err
     assert not output.exists()
+
+
+@pytest.mark.parametrize("signature", [b"TREE", b"HEAP", b"SNOD"])
+def test_damage_inside_a_file_is_said(signature: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "m.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["layers/conv2d/vars/0"] = np.ones(3)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(signature, b"XXXX"))
+    with pytest.raises(WeightsError, match="damaged Keras file"):
+        recognise(path)
+    before, _, behind = whole.rpartition(signature)
+    path.write_bytes(before + b"XXXX" + behind)
+    assert recognise(path) is Kind.KERAS3_WEIGHTS
+    with pytest.raises(WeightsError, match="damaged Keras weights file"):
+        read_layered_weights(path, SimpleNamespace(layers=[]))
+
+
+def test_damaged_names_of_layers_are_said(tmp_path: Path) -> None:
+    path = tmp_path / "m.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["conv1"]
+    path.write_bytes(path.read_bytes().replace(b"GCOL", b"XXXX"))
+    with pytest.raises(WeightsError, match="damaged Keras file"):
+        recognise(path)
