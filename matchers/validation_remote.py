@@ -34,7 +34,7 @@ def run_there(
     """Send every picture to ``POST /analyze``.
 
     Args:
-        url: address of the server, such as ``https://faces.example``.
+        url: address of the server, such as ``https://faces.example``; a login in it is used and not told.
         token: goes into the header ``Authorization``; "" for none.
 
     Raises:
@@ -47,8 +47,9 @@ def run_there(
         # The package's own message would quote it.
         raise ValidationError("the token holds a line end or another character that no header can hold")
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url, login = _without_login(url)
     try:
-        with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT) as client:
+        with httpx.Client(base_url=url, headers=headers, auth=login, timeout=_TIMEOUT) as client:
             described = _get(client, f"/domains/{domain}")
             if described is None:
                 raise ValidationError(f"{url} knows no domain {domain!r}, or is too old to describe it.")
@@ -58,7 +59,7 @@ def run_there(
             for done, image in enumerate(images, start=1):
                 answers.append(_ask(client, domain, image))
                 progress(done, len(images))
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except httpx.HTTPError as error:
         raise ValidationError(f"{url} cannot be asked: {error or type(error).__name__}") from error
     if not any(answer.compared for answer in answers) and any(not answer.problem for answer in answers):
         raise ValidationError(
@@ -79,6 +80,18 @@ def run_there(
         sizes_note="Not measured: the galleries of a server cannot be copied from outside.",
     )
     return answers, context
+
+
+def _without_login(url: str) -> tuple[str, tuple[str, str] | None]:
+    """The address that reports and errors may tell, and the user name and password that stood in it."""
+    import httpx  # noqa: PLC0415
+
+    try:
+        address = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValidationError(f"the address of the server cannot be read: {error}") from error
+    login = (address.username, address.password) if address.userinfo else None
+    return str(address.copy_with(userinfo=b"")), login
 
 
 @dataclass(frozen=True, slots=True)

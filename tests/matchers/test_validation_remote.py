@@ -106,3 +106,22 @@ def test_a_token_that_no_header_can_hold_is_not_told(something_else: str, token:
     with pytest.raises(ValidationError) as caught:
         run_there(something_else, token, "office", [], _nothing, leave_one_out=True)
     assert "key-753" not in str(caught.value)
+
+
+def test_a_password_in_the_address_is_used_and_not_told() -> None:
+    class Guarded(_SomethingElse):
+        def do_GET(self) -> None:
+            seen.append(self.headers.get("Authorization"))
+            self.send_error(403)
+
+    seen: list[str | None] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://anna:key-7531@127.0.0.1:{server.server_port}"
+        with pytest.raises(ValidationError, match="answers 403") as caught:
+            run_there(url, "", "office", [], _nothing, leave_one_out=True)
+        server.shutdown()
+        thread.join()
+    assert "key-7531" not in str(caught.value)
+    assert seen == ["Basic YW5uYTprZXktNzUzMQ=="]
