@@ -210,7 +210,8 @@ def test_what_cannot_be_done_ends_with_status_2_and_one_line(
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     status, found, err = run(*(str(images) if argument == "IMAGES" else argument for argument in arguments))
-    assert (status, found) == (2, {})
+    assert (status, found["status"]) == (2, "error")
+    assert complaint in found["message"]
     assert complaint in err
     assert err.splitlines()[-1].startswith("matchers: ")
     assert not (tmp_path / "r" / "report.html").exists()
