@@ -123,14 +123,14 @@ def test_a_server_that_refuses_is_named_and_the_token_is_not(
 ) -> None:
     monkeypatch.setenv("FACE_TOKEN", token)
     status, found, err = run("--url", url)
-    assert (status, found) == (2, {})
+    assert (status, found["status"]) == (2, "error")
     assert "401" in err
     assert not token or token not in err
 
 
 def test_a_domain_in_one_store_only_cannot_be_validated(run: Run, client: httpx.Client) -> None:
     status, found, err = run("--url", str(client.base_url))
-    assert (status, found) == (2, {})
+    assert (status, found["status"]) == (2, "error")
     assert "one store only (mode pkl_only)" in err
     status, _, err = run("--url", str(client.base_url), "--domain", "nobody")
     assert status == 2
