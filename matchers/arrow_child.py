@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from matchers.arrow import DAMAGED, NO_PYARROW, NO_ROOM, OTHER
+from models.commandline import look_away
 
 _TEXTS: Final = ("identity", "hash")
 _PIXELS: Final = ("target_x", "target_y", "target_w", "target_h")
@@ -48,6 +49,7 @@ def main(kind: str) -> int:
         print(error, file=sys.stderr)
         return OTHER
     except OSError as error:
+        look_away()
         # Arrow's own errors of this kind have no number.
         return NO_ROOM if error.errno in _FULL else DAMAGED
     except (pa.ArrowException, ValueError, OverflowError, MemoryError):

@@ -32,10 +32,10 @@ def finish(main: Callable[[], int]) -> int:
         finally:
             _flush()
     except BrokenPipeError:
-        _look_away()
+        look_away()
         return READER_GONE
     except OSError as error:
-        _look_away()
+        look_away()
         print(f"{error.filename or 'input or output'}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -70,7 +70,10 @@ def _flush() -> None:
         sys.stdout.flush()
 
 
-def _look_away() -> None:
-    """Python flushes standard output once more at its end, and would complain again."""
+def look_away() -> None:
+    """Let what is left for standard output, which takes nothing more, go nowhere.
+
+    Python flushes it once more at its end, and would complain again, with an exit status of its own.
+    """
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -117,7 +117,9 @@ def test_a_full_disk_is_said_at_once_and_not_taken_for_a_broken_line(serve: Any,
     server, url = serve()
     code = (
         "import resource, signal, sys; from pathlib import Path; from convert.sources import download\n"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "sys.dont_write_bytecode = True\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "download(sys.argv[1], Path(sys.argv[2]), '', 0, lambda *_: None)"
     )
     command = [sys.executable, "-c", code, url, str(tmp_path / "weights.bin")]

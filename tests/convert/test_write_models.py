@@ -26,7 +26,9 @@ def on_a_disk_of(size: int, call: str, path: Path) -> subprocess.CompletedProces
     """``call`` about ``path`` in a process whose files may have so many bytes."""
     code = (
         "import resource, signal, sys; from pathlib import Path; from convert.write import write_atomic, write_model\n"
-        f"signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "sys.dont_write_bytecode = True\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
         f"path = Path(sys.argv[1]); {call}"
     )
     return subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)

@@ -80,7 +80,8 @@ def eventually(condition: Callable[[], Any]) -> Any:
 def office(start: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
     images_dir = tmp_path_factory.mktemp("images")
     settings = {"DATA_DIR": str(tmp_path_factory.mktemp("losses")), "IMAGES_DIR": str(images_dir)}
-    with start("--workers", "2", LOG_FORMAT="json", **settings) as service:
+    # On the full disk Python would leave modules that it compiles just then cut off, for good.
+    with start("--workers", "2", LOG_FORMAT="json", PYTHONDONTWRITEBYTECODE="1", **settings) as service:
         opened = Office(service, images_dir)
         eventually(lambda: len(opened.workers()) == 2)
         yield opened

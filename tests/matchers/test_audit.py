@@ -48,6 +48,7 @@ def test_a_disk_that_takes_a_part_of_an_entry_leaves_none_and_says_so(audit: Aud
         "import resource, signal, sys; from pathlib import Path\n"
         "from matchers.audit import AuditLog, ModeChange\nfrom matchers.errors import StoreUnavailable\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "sys.dont_write_bytecode = True\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 20}, {len(before) + 20}))\n"
         "try:\n"
         f"    AuditLog(Path(sys.argv[1])).append({DOMAIN!r}, ModeChange('now', 'ana', 'dual', 'pgvector_only'))\n"

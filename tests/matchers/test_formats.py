@@ -220,7 +220,10 @@ def test_a_full_folder_of_temporary_files_is_no_damage(tmp_path: Path) -> None:
         else:
             raise SystemExit("it was read")
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(path)], check=True, timeout=60)
+    # Python would leave modules that it compiles meanwhile cut off at the limit, for good.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", textwrap.dedent(program), str(path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60, env=environment)
 
 
 def columns(count: int = 3) -> dict[str, Any]:

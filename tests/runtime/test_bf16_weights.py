@@ -155,6 +155,7 @@ def test_a_full_folder_of_temporary_files_is_said_to_be_that(models_dir: Path) -
         "from runtime.errors import ProviderError\n"
         "from runtime.providers import OPENVINO, SessionOptions\nfrom runtime.session import SharedSession\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "sys.dont_write_bytecode = True\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n    SharedSession(Path(sys.argv[1]), OPENVINO, SessionOptions(bf16=True))\n"
         "except ProviderError as error:\n    print(error)\n"

@@ -101,6 +101,7 @@ def test_a_full_disk_costs_memory_and_time_but_no_start(models_dir: Path, engine
         "import resource, signal, sys\nimport numpy as np\n"
         "from models.settings import Settings\nfrom runtime.engine import open_engine\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "sys.dont_write_bytecode = True\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "engine = open_engine(Settings(_env_file=None, models_dir=sys.argv[1], execution_provider='cpu'))\n"
         f"crops = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape({crops.shape})\n"
