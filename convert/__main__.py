@@ -16,7 +16,7 @@ from convert.errors import ConvertError
 from convert.fetch import Fetched, Options, fetch
 from convert.progress import Progress
 from models.catalog import load_catalog
-from models.commandline import INTERRUPTED, fail, finish
+from models.commandline import INTERRUPTED, fail, finish, whole_number
 from models.errors import ModelError, SettingsError
 from models.presets import PRESETS, Changes, find_preset
 from models.settings import read_settings
@@ -284,7 +284,9 @@ def _add_precision_options(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="faces that ranges are taken from (default: shipped by packages)",
     )
-    group.add_argument("--crops", type=_count, metavar="N", help="how many crops to calibrate on (default: 64)")
+    group.add_argument(
+        "--crops", type=partial(whole_number, least=2), metavar="N", help="how many crops to calibrate on (default: 64)"
+    )
     group.add_argument("--pairs", type=Path, metavar="FILE", help="which of --images to compare, in LFW's format")
     group.add_argument("--force", action="store_true", help="write a network that does not pass the gates, too")
 
@@ -352,12 +354,6 @@ def _onnx(text: str) -> Path:
     if not text.endswith(".onnx"):
         raise argparse.ArgumentTypeError(f"{text!r} does not end in .onnx")
     return Path(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 2")
-    return int(text)
 
 
 def models_folder(given: Path | None) -> Path:

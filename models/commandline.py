@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import io
 import json
@@ -58,6 +59,26 @@ def fail(message: str, status: int, *, as_json: bool, said: str | None = None) -
     return status
 
 
+def look_away() -> None:
+    """Let what is left for standard output, which takes nothing more, go nowhere.
+
+    Python flushes it once more at its end, and would complain again, with an exit status of its own.
+    """
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def whole_number(text: str, least: int) -> int:
+    """What an option says, for ``type`` of argparse.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no whole number, or less than ``least``.
+    """
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return int(text)
+
+
 def _escape(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -68,12 +89,3 @@ def _flush() -> None:
     # None where standard output is closed.
     if sys.stdout is not None:
         sys.stdout.flush()
-
-
-def look_away() -> None:
-    """Let what is left for standard output, which takes nothing more, go nowhere.
-
-    Python flushes it once more at its end, and would complain again, with an exit status of its own.
-    """
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,9 +6,10 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from models.commandline import fail, finish
+from models.commandline import fail, finish, whole_number
 from models.errors import ModelError, SettingsError
 from models.settings import read_settings
 from runtime.engine import open_engine
@@ -64,7 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("picture", type=Path, metavar="PICTURE")
     command.add_argument("--json", action="store_true", help="one JSON object")
-    command.add_argument("--repeat", type=_count, default=30, metavar="N", help="how often (default: %(default)s)")
+    command.add_argument(
+        "--repeat",
+        type=partial(whole_number, least=1),
+        default=30,
+        metavar="N",
+        help="how often (default: %(default)s)",
+    )
     command.add_argument(
         "--parallel",
         type=_count_or_none,
@@ -80,14 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
 def _count_or_none(text: str) -> int:
-    return 0 if text == "0" else _count(text)
+    return 0 if text == "0" else whole_number(text, 1)
 
 
 if __name__ == "__main__":

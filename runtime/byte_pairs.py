@@ -19,13 +19,13 @@ from runtime.onnx_graph import attribute, mentions
 PAIR_MOST = 128
 """255 * 128 fits into 16 bits, 255 * 129 does not (Intel's manual, PMADDUBSW)."""
 
-_QUANTISED = (b"DequantizeLinear", b"QLinear", b"Integer")
+_QUANTISED_OPERATORS = (b"QLinear", b"Integer")
 _OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
 def is_quantised(path: Path) -> bool:
     """Whether the ONNX file, which is not empty, may hold quantised weights; reads it without parsing it."""
-    return mentions(path, *_QUANTISED)
+    return mentions(path, b"DequantizeLinear", *_QUANTISED_OPERATORS)
 
 
 def may_saturate(path: Path) -> bool:
@@ -36,7 +36,7 @@ def may_saturate(path: Path) -> bool:
     """
     if not is_quantised(path):
         return False
-    if mentions(path, b"QLinear", b"Integer"):
+    if mentions(path, *_QUANTISED_OPERATORS):
         return True
     graph = onnx.load(path).graph
     constants = {tensor.name: tensor for tensor in graph.initializer}

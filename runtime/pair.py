@@ -15,7 +15,7 @@ import onnx
 import onnxruntime as ort
 
 from runtime.byte_pairs import is_quantised
-from runtime.providers import CPU, SessionOptions, create_session, native_options
+from runtime.providers import CPU, SessionOptions, create_session, native_options, needs_exact_kernels
 
 logger = logging.getLogger(__name__)
 
@@ -59,10 +59,11 @@ def open_pair(model: Path, options: SessionOptions) -> Pair:
         else:
             if shared is not None:
                 return shared
-    apart = Pair(create_session(model, CPU, options), create_session(model, CPU, alone))
+    exact = needs_exact_kernels(model)
+    light, heavy = (create_session(model, CPU, one, exact) for one in (options, alone))
     if problem:
         logger.warning("%s has its weights in memory twice, no copy could be made ready: %s", model, problem)
-    return apart
+    return Pair(light, heavy)
 
 
 def _open_sharing(model: Path, options: SessionOptions, alone: SessionOptions) -> Pair | None:

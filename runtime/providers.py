@@ -98,8 +98,18 @@ def _for_bf16(graph: onnx.ModelProto, model: Path) -> bool:
     return round_weights(graph, low, high) or split
 
 
-def create_session(model: Path, provider: str, options: SessionOptions) -> ort.InferenceSession:
+def needs_exact_kernels(model: Path) -> bool:
+    """Whether this processor's fast kernels for int8 would cut something off in ``model``."""
+    return not processor_flags() & VNNI and may_saturate(model)
+
+
+def create_session(
+    model: Path, provider: str, options: SessionOptions, exact: bool | None = None
+) -> ort.InferenceSession:
     """Open ``model`` on exactly ``provider`` (an ONNX Runtime provider name).
+
+    Args:
+        exact: what :func:`needs_exact_kernels` said of ``model``; None: it is asked.
 
     Raises:
         ProviderError: the provider is not there, or its libraries do not load, or it has no device, or the processor
@@ -114,7 +124,7 @@ def create_session(model: Path, provider: str, options: SessionOptions) -> ort.I
     if options.bf16:
         _check_bf16(provider)
     native = native_options(options)
-    if provider == CPU and not processor_flags() & VNNI and may_saturate(model):
+    if provider == CPU and (needs_exact_kernels(model) if exact is None else exact):
         native.add_session_config_entry("session.x64quantprecision", "1")
     providers: list[str | tuple[str, dict[str, Any]]] = [provider] if provider == CPU else [provider, CPU]
     if provider == OPENVINO:

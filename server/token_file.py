@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from matchers.files import written_atomically
+from matchers.files import held, written_atomically
 from server.tokens import TokenFileError, parse_tokens
 
 
@@ -25,20 +22,10 @@ def add_token(path: Path, entry: str) -> None:
     try:
         # A link stays, and what it leads to is changed.
         file = path.resolve()
-        with _alone(file.parent):
+        with held(os.open(file.parent, os.O_RDONLY | os.O_CLOEXEC)):
             _add(file, entry, str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise TokenFileError(f"the token file {path} cannot be changed: {error}") from error
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _add(path: Path, entry: str, where: str) -> None:

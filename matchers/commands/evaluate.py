@@ -10,7 +10,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from matchers.commands.base import OK, PARTIAL, Commands, InputError, add_command, opened, print_json, progress_bar
+from matchers.commands.base import (
+    OK,
+    PARTIAL,
+    Commands,
+    InputError,
+    add_command,
+    opened,
+    print_json,
+    progress_bar,
+    require_domain,
+)
 from matchers.evaluation import Evaluation, Plan, evaluate
 from matchers.evaluation_page import as_json, as_page, identification_rows, verification_rows
 from matchers.html import prepare, write
@@ -79,7 +89,7 @@ def _evaluate(args: argparse.Namespace, settings: Settings) -> int:
     if not args.write_threshold:
         return _run(args, settings, open_engine(settings), plan)
     with opened(settings) as (engine, stores):
-        stores.require(domain_name(args.domain))
+        require_domain(stores, domain_name(args.domain))
         return _run(args, settings, engine, plan)
 
 

@@ -59,10 +59,7 @@ class RetinaFaceResNet50:
 
 def resize(image: ImageArray) -> tuple[ImageArray, float]:
     """The picture with a shorter side of 1024 pixels, or a longer one of 1980 if it would be more, and the factor."""
-    short, long = sorted(image.shape[:2])
-    scale = SHORT_SIDE / short
-    if np.round(scale * long) > LONG_SIDE:
-        scale = LONG_SIDE / long
+    scale = _factor(image)
     if scale == 1.0:
         return image, scale
     return np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR), np.uint8), scale
@@ -70,8 +67,15 @@ def resize(image: ImageArray) -> tuple[ImageArray, float]:
 
 def is_sliver(image: ImageArray) -> bool:
     """Whether a side is so short that resizing leaves nothing of it."""
+    return bool(np.round(min(image.shape[:2]) * _factor(image)) < 1)
+
+
+def _factor(image: ImageArray) -> float:
     short, long = sorted(image.shape[:2])
-    return bool(np.round(short * min(SHORT_SIDE / short, LONG_SIDE / long)) < 1)
+    scale: float = SHORT_SIDE / short
+    if np.round(scale * long) > LONG_SIDE:
+        scale = LONG_SIDE / long
+    return scale
 
 
 def decode(
