@@ -114,7 +114,10 @@ def test_workers_are_killed_while_people_are_enrolled(office: Office, portraits:
         for kill in range(KILLS):
             eventually(lambda enough=kill: len(promised) > 2 * enough)
             time.sleep(moment.uniform(0, 0.3))
-            moment.choice(office.workers()).kill()
+            worker = moment.choice(office.workers())
+            worker.kill()
+            # Until it is gone it would count as one of the two.
+            worker.wait(PATIENCE)
             eventually(lambda: len(office.workers()) == 2)
     finally:
         done.set()
